@@ -1,0 +1,55 @@
+# Every target sets up what it needs in .venv, inside this checkout. Nothing outside it is changed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+demo: $(READY)        ## a permit, refusals and real fires in a local Solana VM
+	$(BIN)/executor demo
+
+help:                 ## this list
+	@sed -n 's/^\([a-z]*\): *[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+.PHONY: help demo test lint format bench docs campaign lock clean
+
+test: $(READY)        ## everything but the campaigns
+	$(BIN)/python -m pytest
+
+lint: $(READY)        ## style, and types, strictly
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)      ## rewrite the sources in the house style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)       ## ratios against peers in the same run; writes build/bench.json
+	$(BIN)/python -m tests.benchmarks
+
+docs: $(READY)        ## builds build/docs; a warning is an error
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+	@echo "open build/docs/index.html"
+
+campaign: $(READY)    ## long runs, before any release
+	@$(BIN)/python -m pytest -m campaign; status=$$?; \
+	if [ $$status -eq 5 ]; then echo "no campaign exists yet: nothing was run"; else exit $$status; fi
+
+lock: $(VENV)/pyvenv.cfg ## pins every version anew
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras \
+	    --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o .ci/requirements.lock
+
+clean:                ## take away everything that was made
+	rm -rf $(VENV) build dist
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "holdfire needs Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || \
+	    { rm -rf $(VENV); echo "no virtual environment could be made (Debian: apt-get install python3-venv)" >&2; exit 1; }
+
+$(READY): $(VENV)/pyvenv.cfg .ci/requirements.lock pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .ci/requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
+	@touch $@

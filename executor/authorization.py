@@ -1,0 +1,41 @@
+"""The right to sign one transaction, once, soon."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from executor.assets import Asset
+from executor.value import BaseUnits, Value
+
+__all__ = ["Authorization"]
+
+
+class Authorization(Value):
+    """What the guard allowed, in the words of the chain. The signing gate signs exactly this and nothing else."""
+
+    wallet: str
+    agent_id: str
+    execution_id: str
+    attempt: int
+    rail: str
+    session_pubkey: str
+    """The key that signs, and owns both token accounts."""
+    sell: Asset
+    sell_amount: BaseUnits
+    """The most that may leave."""
+    buy: Asset
+    min_received: BaseUnits
+    """The least that must come back in the same transaction."""
+    entry_hash: str
+    """Hex of the chain hash of the entry that allowed it: the transaction's memo carries it."""
+    expires_at_ms: int
+    """From then on (exclusive) it can only be voided, Unix ms."""
+    claim: Annotated[str, Field(repr=False)]
+    """Proof that its holder is who the guard gave it to: the ledger keeps only its hash."""
+
+    @property
+    def memo(self) -> bytes:
+        """The memo that the transaction must carry, and by which it is traced back to the permit."""
+        return b"holdfire:" + self.entry_hash.encode("ascii")

@@ -1,0 +1,249 @@
+"""The decision whether a fire may happen, now, by this permit, under these limits.
+
+`decide` is a pure function of its evidence. The guard gathers the evidence under the user's lock, decides, and stores
+both, so that anyone can replay the decision later and get the same answer.
+
+A refusal is a value. It names the first failing reason in the order of `Reason`, and lists every failing check with
+its limit and what was found, so that nobody has to guess which clause said no.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from executor.authorization import Authorization
+from executor.caps import is_expired, slot_free_at_ms, value_micro_usd
+from executor.lifecycle import AgentState
+from executor.limits import CLOCK_SKEW_MS
+from executor.reasons import Reason
+from executor.value import BigInt, Value
+from permits import timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from executor.assets import Asset
+    from executor.bounds import Bounds
+    from executor.limits import Limits
+    from executor.prices.quote import Quote
+    from executor.request import FireRequest
+
+__all__ = ["Allowed", "Check", "Decision", "Refused", "Usage", "decide", "read_decision"]
+
+
+class Usage(Value):
+    """What the ledger says of the agent and its user at the moment of the decision."""
+
+    agent_state: Annotated[AgentState, Field(strict=False)]
+    active_agents: int
+    """The user's active, unexpired agents, this one included."""
+    attempt: int
+    """The number that this attempt would have among the user's, from 1 without gaps."""
+    window_attempt_at_ms: int | None = None
+    """When the attempt `executions_per_24h` numbers back was authorized; None if there is none."""
+
+
+class Check(Value):
+    """One rule that said no: what it allows, and what it found."""
+
+    reason: Annotated[Reason, Field(strict=False)]
+    limit: str
+    actual: str
+    retry_at_ms: int | None = None
+    """When time alone will have cured it, Unix ms; None if time won't."""
+
+
+class Allowed(Value):
+    """The fire may happen."""
+
+    outcome: Literal["allowed"] = "allowed"
+    value_micro_usd: BigInt
+    """What the trade counts for against the cap."""
+    authorization: Annotated[Authorization | None, Field(exclude=True)] = None
+    """The right to sign it. None from `decide` itself, and in a stored answer: whoever asked first holds it."""
+
+
+class Refused(Value):
+    """The fire may not happen."""
+
+    outcome: Literal["refused"] = "refused"
+    reason: Annotated[Reason, Field(strict=False)]
+    checks: Annotated[tuple[Check, ...], Field(strict=False)] = ()
+    """Every failing check, the decisive one first; empty where the evidence for checks was missing."""
+    retry_at_ms: int | None = None
+    """When time alone will have cured all of them, Unix ms; None if it won't."""
+
+    @classmethod
+    def because(cls, checks: Iterable[Check]) -> Refused:
+        """Return the refusal that these failing checks make."""
+        ordered = tuple(sorted(checks, key=lambda check: PRECEDENCE[check.reason]))
+        cures = [check.retry_at_ms for check in ordered if check.retry_at_ms is not None]
+        cured_by_time = len(cures) == len(ordered)
+        return cls(reason=ordered[0].reason, checks=ordered, retry_at_ms=max(cures) if cured_by_time else None)
+
+
+Decision = Allowed | Refused
+
+PRECEDENCE = {reason: place for place, reason in enumerate(Reason)}
+
+
+def read_decision(stored: dict[str, Any]) -> Decision:
+    """Return the decision that `to_json_object` wrote."""
+    kind: type[Decision] = Allowed if stored["outcome"] == "allowed" else Refused
+    return kind.from_json_object(stored)
+
+
+def decide(
+    bounds: Bounds,
+    request: FireRequest,
+    usage: Usage,
+    quotes: Mapping[str, Sequence[Quote]],
+    limits: Limits,
+    now_ms: int,
+) -> Decision:
+    """Hold `request` against everything that bounds it. Any doubt is a no.
+
+    Args:
+        bounds: the agent's activation.
+        request: the intended execution.
+        usage: the ledger's view, read under the user's lock.
+        quotes: all known quotes by mint, stale ones too.
+        limits: the caps for everyone.
+        now_ms: the one time of this decision, Unix ms, read after the lock.
+
+    """
+    sell = _leg(request.sell, request.sell_amount, bounds, quotes, now_ms)
+    buy = _leg(request.buy, request.min_received, bounds, quotes, now_ms)
+    value = _trade_value_micro_usd(sell, buy)
+    checks = (
+        _agent_active(usage),
+        _permit_unexpired(bounds, now_ms),
+        _permit_outlasts_transaction(bounds, limits, now_ms),
+        _whitelisted(sell, bounds),
+        _whitelisted(buy, bounds),
+        _assets_differ(sell, buy),
+        _price_known(sell),
+        _price_known(buy),
+        _price_fresh(sell),
+        _price_fresh(buy),
+        _value_within_cap(value, bounds),
+        _enough_received(sell, buy, limits),
+        _agents_within_cap(usage, limits),
+        _executions_within_cap(usage, limits, now_ms),
+    )
+    failed = [check for check in checks if check is not None]
+    if failed or value is None:
+        return Refused.because(failed)
+    return Allowed(value_micro_usd=value)
+
+
+class _Leg(NamedTuple):
+    """One side of the trade. No `asset`: not whitelisted; no `prices`: nothing to value it by."""
+
+    name: str
+    amount: int
+    asset: Asset | None
+    quoted: bool
+    prices: tuple[int, ...]
+    """The fresh ones, in 1e-12 USD."""
+
+
+def _leg(name: str, amount: int, bounds: Bounds, quotes: Mapping[str, Sequence[Quote]], now_ms: int) -> _Leg:
+    asset = bounds.whitelist.get(name)
+    known = quotes.get(asset.mint, ()) if asset else ()
+    fresh = tuple(quote.price_pico_usd for quote in known if quote.is_fresh(now_ms, CLOCK_SKEW_MS))
+    return _Leg(name, amount, asset, bool(known), fresh)
+
+
+def _trade_value_micro_usd(sell: _Leg, buy: _Leg) -> int | None:
+    """Return the larger of both legs' values at their highest fresh quotes; None if a leg has no price."""
+    if not (sell.asset and sell.prices and buy.asset and buy.prices):
+        return None
+    return max(
+        value_micro_usd(sell.amount, sell.asset.decimals, max(sell.prices)),
+        value_micro_usd(buy.amount, buy.asset.decimals, max(buy.prices)),
+    )
+
+
+def _agent_active(usage: Usage) -> Check | None:
+    if usage.agent_state is AgentState.ACTIVE:
+        return None
+    return Check(reason=Reason.AGENT_PAUSED, limit=AgentState.ACTIVE, actual=usage.agent_state)
+
+
+def _permit_unexpired(bounds: Bounds, now_ms: int) -> Check | None:
+    if not is_expired(bounds.expires_at_ms, now_ms):
+        return None
+    return Check(reason=Reason.PERMIT_EXPIRED, limit=bounds.terms.expires_at, actual=timestamp(now_ms))
+
+
+def _permit_outlasts_transaction(bounds: Bounds, limits: Limits, now_ms: int) -> Check | None:
+    latest_ms = now_ms + limits.expiry_margin_s * 1000
+    if is_expired(bounds.expires_at_ms, now_ms) or not is_expired(bounds.expires_at_ms, latest_ms):
+        return None
+    return Check(reason=Reason.PERMIT_EXPIRING, limit=bounds.terms.expires_at, actual=timestamp(latest_ms))
+
+
+def _whitelisted(leg: _Leg, bounds: Bounds) -> Check | None:
+    if leg.asset:
+        return None
+    return Check(reason=Reason.ASSET_NOT_WHITELISTED, limit=" ".join(bounds.terms.asset_whitelist), actual=leg.name)
+
+
+def _assets_differ(sell: _Leg, buy: _Leg) -> Check | None:
+    if not (sell.asset and buy.asset) or sell.asset.mint != buy.asset.mint:
+        return None
+    return Check(reason=Reason.ASSETS_IDENTICAL, limit="two mints", actual=sell.asset.mint)
+
+
+def _price_known(leg: _Leg) -> Check | None:
+    if not leg.asset or leg.quoted:
+        return None
+    return Check(reason=Reason.PRICE_MISSING, limit="a quote", actual=f"none for {leg.name}")
+
+
+def _price_fresh(leg: _Leg) -> Check | None:
+    if not leg.quoted or leg.prices:
+        return None
+    return Check(reason=Reason.PRICE_STALE, limit="a fresh quote", actual=f"only stale ones for {leg.name}")
+
+
+def _value_within_cap(value: int | None, bounds: Bounds) -> Check | None:
+    if value is None or value <= bounds.cap_micro_usd:
+        return None
+    return Check(reason=Reason.AMOUNT_OVER_CAP, limit=_usd(bounds.cap_micro_usd), actual=_usd(value))
+
+
+def _enough_received(sell: _Leg, buy: _Leg, limits: Limits) -> Check | None:
+    """Hold the minimum received against the quotes: sold at the highest, bought at the lowest, less the slippage."""
+    if not (sell.asset and sell.prices and buy.asset and buy.prices):
+        return None
+    owed = sell.amount * max(sell.prices) * 10**buy.asset.decimals * (10_000 - limits.max_slippage_bps)
+    least = -(-owed // (min(buy.prices) * 10**sell.asset.decimals * 10_000))
+    if buy.amount >= least:
+        return None
+    return Check(reason=Reason.MIN_RECEIVED_TOO_LOW, limit=str(least), actual=str(buy.amount))
+
+
+def _agents_within_cap(usage: Usage, limits: Limits) -> Check | None:
+    if usage.active_agents <= limits.active_agents:
+        return None
+    return Check(reason=Reason.AGENTS_OVER_CAP, limit=str(limits.active_agents), actual=str(usage.active_agents))
+
+
+def _executions_within_cap(usage: Usage, limits: Limits, now_ms: int) -> Check | None:
+    free_at_ms = slot_free_at_ms(usage.window_attempt_at_ms)
+    if now_ms >= free_at_ms:
+        return None
+    return Check(
+        reason=Reason.EXECUTIONS_OVER_CAP,
+        limit=f"{limits.executions_per_24h} in 24 h",
+        actual=f"{limits.executions_per_24h} in 24 h already",
+        retry_at_ms=free_at_ms,
+    )
+
+
+def _usd(micro_usd: int) -> str:
+    return f"${micro_usd // 10**6}.{micro_usd % 10**6:06}"

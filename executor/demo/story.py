@@ -1,0 +1,173 @@
+"""What happens in the demo, step by step, and what each step must lead to."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final
+
+from rich.table import Table
+
+from executor.audit import check_ledger
+from executor.bounds import Bounds
+from executor.decide import Allowed, Refused
+from executor.demo.world import PERMIT_LIFETIME_S, QUOTE_AGE_S_MAX, START_USDC, USDC_UNITS
+from executor.entries import Kind
+from executor.lifecycle import AgentState, AttemptState
+from executor.reasons import Reason
+from executor.service import create_app, serve
+from permits import keys, permit_id
+
+if TYPE_CHECKING:
+    from socket import socket
+
+    from rich.console import Console
+
+    from executor.demo.world import World
+    from executor.execution import Outcome
+    from executor.guard import Execution
+    from executor.request import FireRequest
+
+__all__ = ["Story"]
+
+LANDINGS: Final = 2
+
+
+class Story:
+    """The steps, what each must lead to, and what didn't."""
+
+    def __init__(self, world: World, console: Console) -> None:
+        self._world = world
+        self._console = console
+        self.surprises: list[str] = []
+        """What didn't happen as said."""
+
+    def tell(self) -> None:
+        """Tell the whole story."""
+        world, say = self._world, self._console.print
+        say(f"Holdfire demo. Everything that it writes lies in {world.folder}\n")
+        say(f"wallet      {world.wallet}\nagent       {world.agent_id}\nsession key {world.session_pubkey}\n")
+        self._activate("The wallet signs this permit, and the agent is activated:", show=True)
+
+        first = world.request(Decimal(200))
+        self._fires("sell 200 USDC for JTO", first)
+        self._same_again("the same executionId again", first)
+        self._refused(
+            "buy an asset off the whitelist", world.request(Decimal(10), buy="BONK"), Reason.ASSET_NOT_WHITELISTED
+        )
+        self._refused("one cent over the cap", world.request(Decimal("250.01")), Reason.AMOUNT_OVER_CAP)
+        world.let_pass(seconds=QUOTE_AGE_S_MAX + 1, quotes=False)
+        self._refused("the price is 31 s old", world.request(Decimal(100)), Reason.PRICE_STALE)
+        world.let_pass(seconds=PERMIT_LIFETIME_S)
+        self._refused("an hour later", world.request(Decimal(100)), Reason.PERMIT_EXPIRED)
+        self._expect("the agent is paused", self._is_paused())
+        self._refused("a fire while paused", world.request(Decimal(100)), Reason.AGENT_PAUSED)
+        self._activate("The wallet signs a new permit of the same scope, and the agent resumes:")
+        self._fires("sell 250 USDC, exactly the cap", world.request(Decimal(250)))
+        self._sum_up()
+
+    def serve(self, bound: socket) -> None:
+        """Keep the event stream up until interrupted."""
+        address, port = bound.getsockname()
+        url = f"http://{address}:{port}/api/agents/stream?walletAddress={self._world.wallet}&from=start"
+        self._console.print(f"\nThe event stream stays up; Ctrl-C ends it. To see it:\n  curl -N '{url}'")
+        serve(create_app(self._world.guard.ledger), bound)
+
+    def _activate(self, title: str, *, show: bool = False) -> None:
+        signed = self._world.sign_permit()
+        self._console.print(f"[bold]{title}[/]")
+        if show:
+            self._console.print_json(json.dumps(signed.to_json_object()))
+        bounds = self._world.guard.activate(signed)
+        self._expect("the permit is activated", isinstance(bounds, Bounds))
+        if isinstance(bounds, Bounds):
+            self._console.print(f"  permit {bounds.permit_id}\n  until  {bounds.terms.expires_at}\n")
+
+    def _fires(self, title: str, request: FireRequest) -> None:
+        before = self._world.balances(self._world.session_pubkey)
+        outcome = self._fire(title, request)
+        after = self._world.balances(self._world.session_pubkey)
+        execution = outcome.execution
+        landed = execution is not None and execution.state is AttemptState.LANDED
+        self._expect(f"it lands: {title}", landed)
+        if execution is not None and landed:
+            self._console.print(f"    [green]landed[/] {execution.steps[-1].entry.body['txSignature']}")
+            for symbol in after:
+                self._console.print(f"    {symbol:<5}{before[symbol]:>16f} → {after[symbol]:f}")
+
+    def _same_again(self, title: str, request: FireRequest) -> None:
+        height = self._world.chain.block_height()
+        outcome = self._fire(title, request)
+        stored = isinstance(outcome.decision, Allowed) and outcome.decision.authorization is None
+        self._expect("the stored answer comes back", stored)
+        self._expect("nothing is sent", self._world.chain.block_height() == height)
+        self._console.print("    the stored answer; nothing sent")
+
+    def _refused(self, title: str, request: FireRequest, reason: Reason) -> None:
+        height = self._world.chain.block_height()
+        decision = self._fire(title, request).decision
+        self._expect(f"{reason}: {title}", isinstance(decision, Refused) and decision.reason is reason)
+        self._expect("nothing is sent", self._world.chain.block_height() == height)
+        if isinstance(decision, Refused):
+            for check in decision.checks:
+                self._console.print(f"    [red]{check.reason}[/] limit {check.limit}, found {check.actual}")
+
+    def _fire(self, title: str, request: FireRequest) -> Outcome:
+        self._console.print(f"  [bold]{title}[/] ({request.execution_id})")
+        return self._world.executor.fire(request)
+
+    def _sum_up(self) -> None:
+        """Check every landed transaction against the VM, the ledger's chain and the permit's id."""
+        table = Table("transaction", "landed in the VM", "memo names its decision", "permit id recomputed")
+        landed = self._landed()
+        for execution in landed:
+            tx_signature = execution.steps[-1].entry.body["txSignature"]
+            proofs = self._proofs(tx_signature, execution)
+            self._expect(f"{tx_signature} traces back to its permit", all(proofs))
+            table.add_row(tx_signature[:16] + "…", *("yes" if proof else "NO" for proof in proofs))
+        self._console.print("[bold]Every landed transaction, traced back:[/]", table)
+        self._expect(f"{LANDINGS} transactions landed", len(landed) == LANDINGS)
+        self._expect("the VM's balances are the ledger's", self._balances_fit(landed))
+        report = check_ledger(self._world.guard.ledger)
+        self._expect("the ledger is intact", not report.findings)
+        self._console.print(f"ledger: {report.entries} entries, each sealed and chained; every decision made again")
+        for surprise in self.surprises:
+            self._console.print(f"[red]not as said:[/] {surprise}")
+        if not self.surprises:
+            self._console.print("[green]everything happened as said[/]")
+
+    def _proofs(self, tx_signature: str, execution: Execution) -> tuple[bool, bool, bool]:
+        record = self._world.chain.record(tx_signature)
+        memo = f"holdfire:{execution.steps[0].hash}"
+        bounds = execution.bounds
+        wallet = keys.decode_key(self._world.wallet) or b""
+        return (
+            record is not None and record.error is None,
+            any(memo in line for line in self._world.chain.logs(tx_signature)),
+            permit_id(wallet, bounds.terms.canonical_bytes()) == bounds.permit_id,
+        )
+
+    def _balances_fit(self, landed: list[Execution]) -> bool:
+        """Tell whether the session wallet holds what it began with, less all sold, plus all received."""
+        fills = [execution.steps[-1].entry.body["fill"] for execution in landed]
+        usdc = START_USDC * USDC_UNITS - sum(int(fill["sold"]) for fill in fills)
+        jto = sum(int(fill["received"]) for fill in fills)
+        return self._world.token_balances(self._world.session_pubkey) == (usdc, jto)
+
+    def _landed(self) -> list[Execution]:
+        world = self._world
+        ids = (
+            sealed.entry.execution_id
+            for sealed in world.guard.entries(world.wallet)
+            if sealed.entry.kind is Kind.LANDED
+        )
+        found = (world.guard.execution(world.wallet, execution_id) for execution_id in ids if execution_id)
+        return [execution for execution in found if execution is not None]
+
+    def _is_paused(self) -> bool:
+        agent = self._world.guard.agent(self._world.wallet, self._world.agent_id)
+        return agent is not None and agent.state is AgentState.PAUSED
+
+    def _expect(self, what: str, happened: bool) -> None:  # noqa: FBT001 - what, and whether
+        if not happened:
+            self.surprises.append(what)

@@ -1,0 +1,76 @@
+"""Events: what the ledger's entries mean to the user's client.
+
+An entry that ends an attempt is one event; committing the entry publishes it. The payloads are those of TrueFinance's
+realtime API ("Event types"); amounts are JSON numbers, written digit for digit and never through a float.
+
+>>> frame = Event("errored", {"agentId": "a", "executionId": "e", "reason": "PRICE_STALE"}).frame("00ff-7")
+>>> print(frame.decode(), end="")
+id: 00ff-7
+event: errored
+data: {"agentId":"a","executionId":"e","reason":"PRICE_STALE"}
+<BLANKLINE>
+"""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from executor.entries import Kind
+
+if TYPE_CHECKING:
+    from executor.entries import Entry
+
+__all__ = ["Event", "event_of"]
+
+
+class Event(NamedTuple):
+    """One event as the client sees it."""
+
+    name: str
+    data: dict[str, Any]
+
+    def frame(self, event_id: str) -> bytes:
+        """Return the event as one frame of a `text/event-stream` (WHATWG HTML, section 9.2)."""
+        return f"id: {event_id}\nevent: {self.name}\ndata: {_json(self.data)}\n\n".encode()
+
+
+def event_of(entry: Entry) -> Event | None:
+    """Return the event that `entry` is; None if clients aren't told of its kind."""
+    if entry.kind is Kind.LANDED:
+        return _executed(entry)
+    if entry.kind in ERRORS:
+        return Event(
+            "errored",
+            {"agentId": entry.agent_id, "executionId": entry.execution_id, "reason": entry.body["reason"]},
+        )
+    return None
+
+
+ERRORS: Final = frozenset({Kind.REFUSED, Kind.VOIDED, Kind.FAILED, Kind.DEAD})
+
+
+def _executed(entry: Entry) -> Event:
+    fill = entry.body["fill"]
+    fee_usd = fill.get("feeUsd")
+    return Event(
+        "executed",
+        {
+            "agentId": entry.agent_id,
+            "executionId": entry.execution_id,
+            "rail": entry.body["rail"],
+            "txSignature": entry.body["txSignature"],
+            "filledAmount": Decimal(fill["filledAmount"]),
+            "filledPriceUsd": Decimal(fill["filledPriceUsd"]),
+            "feeUsd": None if fee_usd is None else Decimal(fee_usd),
+        },
+    )
+
+
+def _json(data: dict[str, Any]) -> str:
+    members = (
+        f"{json.dumps(key)}:{value:f}" if isinstance(value, Decimal) else f"{json.dumps(key)}:{json.dumps(value)}"
+        for key, value in data.items()
+    )
+    return "{" + ",".join(members) + "}"

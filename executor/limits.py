@@ -1,0 +1,35 @@
+"""The limits that hold for every user, whatever a permit says.
+
+They live in a sealed row of the ledger: opening it with others fails until they are changed on purpose. The defaults
+are those of TrueFinance's realtime API ("Caps that bound everything"), where it gives any.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from executor.value import Value
+
+__all__ = ["CLOCK_SKEW_MS", "Limits"]
+
+CLOCK_SKEW_MS: Final = 1_000
+"""How far clocks may disagree. It is held against the agent: permits end early, slots free late."""
+
+
+class Limits(Value):
+    """Limits for all users of one ledger."""
+
+    active_agents: Annotated[int, Field(ge=0)] = 20
+    """Active, unexpired agents of one user."""
+    executions_per_24h: Annotated[int, Field(ge=1)] = 500
+    """Authorized attempts of one user in any 24 hours."""
+    max_slippage_bps: Annotated[int, Field(ge=0, le=10_000)] = 300
+    """How far the minimum received may lie below the quotes, in 1/10,000, inclusive."""
+    expiry_margin_s: Annotated[int, Field(ge=0)] = 90
+    """No fire this close to the permit's end: a transaction may take as long to land (150 blocks of 0.4 s)."""
+    authorization_ttl_s: Annotated[int, Field(ge=1)] = 60
+    """How long an authorization may be signed on."""
+    max_permit_age_s: Annotated[int, Field(ge=1)] = 3_600
+    """How long after `issuedAt` a permit may still be activated."""

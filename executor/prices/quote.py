@@ -1,0 +1,72 @@
+"""A quote: what one source says one token is worth, and until when that may be traded on."""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, Decimal
+from typing import TYPE_CHECKING, Annotated, Final, Protocol, Self
+
+from pydantic import Field
+
+from executor.value import BigInt, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["PICO", "FixedPrices", "PriceSource", "Quote"]
+
+PICO: Final = 10**12
+"""Prices are integers of 1e-12 USD: a token of a millionth of a cent still has four digits."""
+
+
+class Quote(Value):
+    """One source's price of one whole token."""
+
+    mint: str
+    price_pico_usd: Annotated[BigInt, Field(ge=1)]
+    """The price of 10**decimals base units, in 1e-12 USD."""
+    at_ms: int
+    """When the source published it, Unix ms."""
+    max_age_ms: Annotated[int, Field(ge=0)]
+    """How old it may be and still be traded on, inclusive."""
+    source: str
+    stale: bool = False
+    """The source itself says not to trade on it."""
+
+    @classmethod
+    def of(cls, mint: str, price_usd: Decimal | str, *, at_ms: int, max_age_ms: int, source: str) -> Self:
+        """Return the quote of a decimal price in USD; digits past 1e-12 are rounded up, against the trade.
+
+        Raises:
+            ValueError: the price is not a positive number.
+
+        """
+        pico = (Decimal(price_usd) * PICO).to_integral_value(ROUND_CEILING)
+        return cls(mint=mint, price_pico_usd=int(pico), at_ms=at_ms, max_age_ms=max_age_ms, source=source)
+
+    def is_fresh(self, now_ms: int, skew_ms: int) -> bool:
+        """Tell whether it may be traded on at `now_ms`: not flagged, not too old, not from the future."""
+        return not self.stale and -skew_ms <= now_ms - self.at_ms <= self.max_age_ms
+
+
+class PriceSource(Protocol):
+    """Whoever has quotes at hand. It answers from memory: a fire holds the user's lock meanwhile."""
+
+    def quotes(self, mint: str) -> Sequence[Quote]:
+        """Return what each source says of `mint`, stale ones too; empty if nobody knows it."""
+
+
+class FixedPrices:
+    """A price source whose quotes are set by hand."""
+
+    def __init__(self, quotes: Iterable[Quote] = ()) -> None:
+        self._by_mint: dict[str, tuple[Quote, ...]] = {}
+        for quote in quotes:
+            self.set(quote)
+
+    def set(self, quote: Quote) -> None:
+        """Make `quote` the only one of its mint."""
+        self._by_mint[quote.mint] = (quote,)
+
+    def quotes(self, mint: str) -> Sequence[Quote]:
+        """Return the quotes set for `mint`."""
+        return self._by_mint.get(mint, ())

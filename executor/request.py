@@ -1,0 +1,40 @@
+"""What a strategy asks for: sell this much of one asset for at least that much of another."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from executor.value import BaseUnits, Value
+
+__all__ = ["FireRequest", "Uuid"]
+
+Uuid = Annotated[str, Field(pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
+"""A UUID in lowercase, with hyphens."""
+
+AssetName = Annotated[str, Field(pattern="^[A-Za-z0-9]{1,44}$")]
+
+
+class FireRequest(Value):
+    """One intended execution. The same `execution_id` again is the same request, never a second one.
+
+    Raises pydantic's ValidationError (a ValueError) naming the field, if a value isn't of its form: amounts are whole
+    numbers of base units from 1 to 2**64 - 1, never floats.
+    """
+
+    wallet: Annotated[str, Field(pattern="^[1-9A-HJ-NP-Za-km-z]{32,44}$")]
+    """The user's wallet, base58."""
+    agent_id: Uuid
+    execution_id: Uuid
+    """Chosen by the caller, unique among this wallet's executions."""
+    rail: Annotated[str, Field(pattern="^[a-z0-9-]{1,32}$")]
+    """The name of the rail that shall execute it."""
+    sell: AssetName
+    """The asset to sell, as the permit's whitelist spells it."""
+    sell_amount: BaseUnits
+    """The most that may leave, in base units of `sell`."""
+    buy: AssetName
+    """The asset to buy, as the permit's whitelist spells it."""
+    min_received: BaseUnits
+    """The least that must come back in the same transaction, in base units of `buy`."""

@@ -1,0 +1,68 @@
+"""The seal: a keyed MAC by which the ledger's reader knows that the ledger's writer wrote it.
+
+Keys have ids, so that a new one can take over while rows under the old one stay readable. They never lie in the
+database that they protect: whoever can write there, without a key, can't make a row that checks.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["SEAL_KEY_BYTES", "Seal", "SealKeys"]
+
+SEAL_KEY_BYTES: Final = 32
+
+
+class Seal(NamedTuple):
+    """A MAC and the id of its key."""
+
+    key_id: str
+    mac: bytes
+    """HMAC-SHA-256, 32 bytes."""
+
+
+class SealKeys:
+    """A keyring: seals with the current key, checks with any. Shows no key in its repr, and can't be pickled."""
+
+    __slots__ = ("_keys", "current")
+
+    def __init__(self, keys: Mapping[str, bytes], current: str) -> None:
+        """Take `keys` of 32 bytes by their ids, and the id to seal with from now on.
+
+        Raises:
+            ValueError: a key has another length, or `current` is not among them.
+
+        """
+        for key_id, key in keys.items():
+            if len(key) != SEAL_KEY_BYTES:
+                raise ValueError(f"seal key `{key_id}` must be {SEAL_KEY_BYTES} bytes")
+        if current not in keys:
+            raise ValueError(f"there is no seal key `{current}`")
+        self._keys = dict(keys)
+        self.current: Final = current
+
+    @classmethod
+    def single(cls, key: bytes) -> SealKeys:
+        """Return a keyring of one key, called `1`."""
+        return cls({"1": key}, "1")
+
+    def seal(self, tag: bytes, data: bytes) -> Seal:
+        """Return the seal over `data` as a `tag` (what kind of row it is)."""
+        return Seal(self.current, self._mac(self.current, tag, data))
+
+    def fits(self, seal: Seal, tag: bytes, data: bytes) -> bool:
+        """Tell whether a holder of the named key sealed `data` as a `tag`; never for a key this ring lacks."""
+        return seal.key_id in self._keys and hmac.compare_digest(self._mac(seal.key_id, tag, data), seal.mac)
+
+    def _mac(self, key_id: str, tag: bytes, data: bytes) -> bytes:
+        return hmac.digest(self._keys[key_id], tag + b"\x00" + data, "sha256")
+
+    def __repr__(self) -> str:
+        return f"SealKeys({', '.join(self._keys)}; current {self.current})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("seal keys don't leave their process")

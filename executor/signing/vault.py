@@ -1,0 +1,91 @@
+"""The session vault: it makes an agent's session key, keeps it encrypted, and never gives it out.
+
+A key lies in the ledger's database, encrypted under a master key that doesn't (PyNaCl SecretBox: XSalsa20-Poly1305).
+A row that was swapped for another's is noticed: the key that comes out must have the address that was reserved.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from nacl.exceptions import CryptoError
+from nacl.secret import SecretBox
+from nacl.signing import SigningKey
+
+from executor.errors import VaultError
+from executor.ledger import queries
+from permits import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Row
+
+    from executor.guard import Guard
+
+__all__ = ["SessionVault"]
+
+SEED_BYTES: Final = 32
+
+
+class SessionVault:
+    """The session keys of one ledger's agents."""
+
+    __slots__ = ("_box", "_guard", "_random_bytes")
+
+    def __init__(
+        self, guard: Guard, master_key: bytes, *, random_bytes: Callable[[int], bytes] = secrets.token_bytes
+    ) -> None:
+        """Open the vault beside `guard`'s ledger with `master_key` (32 bytes, kept outside the database)."""
+        self._guard = guard
+        self._box = SecretBox(master_key)
+        self._random_bytes = random_bytes
+
+    def make_session_key(self, wallet: str, agent_id: str) -> str:
+        """Make the session key of the wallet's agent, reserve it, and return its address (base58).
+
+        The caller has authenticated the wallet. An agent has one session key: asked again, the same is returned.
+
+        Raises:
+            IllegalTransition, LedgerError: as `Guard.reserve_session_key`.
+
+        """
+        held = self._row(wallet, agent_id)
+        if held is not None:
+            session_pubkey: str = held.session_pubkey
+        else:
+            seed = self._random_bytes(SEED_BYTES)
+            session_pubkey = keys.encode(bytes(SigningKey(seed).verify_key))
+            box = bytes(self._box.encrypt(seed, self._random_bytes(SecretBox.NONCE_SIZE)))
+            with self._guard.ledger.connection(writing=True) as connection:
+                queries.insert_secret(
+                    connection, wallet=wallet, agent_id=agent_id, session_pubkey=session_pubkey, box=box
+                )
+        self._guard.reserve_session_key(wallet, agent_id, session_pubkey)
+        return session_pubkey
+
+    def sign(self, wallet: str, agent_id: str, session_pubkey: str, message: bytes) -> bytes:
+        """Return the session key's signature (64 bytes) over `message`. For the signing gate alone.
+
+        Raises:
+            VaultError: there is no such key, the master key is another, or the row holds another agent's key.
+
+        """
+        held = self._row(wallet, agent_id)
+        if held is None:
+            raise VaultError(f"there is no session key for agent `{agent_id}`")
+        try:
+            key = SigningKey(self._box.decrypt(held.box))
+        except CryptoError:
+            raise VaultError(f"the session key of agent `{agent_id}` doesn't open with this master key") from None
+        if keys.encode(bytes(key.verify_key)) != session_pubkey:
+            raise VaultError(f"the session key of agent `{agent_id}` is not the one that was reserved")
+        return key.sign(message).signature
+
+    def _row(self, wallet: str, agent_id: str) -> Row[Any, Any] | None:
+        with self._guard.ledger.connection(writing=False) as connection:
+            return queries.read_secret(connection, wallet, agent_id)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a vault doesn't leave its process")

@@ -1,0 +1,51 @@
+"""The base of every value that the ledger stores: immutable, strict, and the same JSON in as out.
+
+Amounts of base units and prices outgrow the integers that JSON readers agree on (2**53 - 1), so they are written as
+strings of digits; a value read back equals the one written.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic.alias_generators import to_camel
+
+__all__ = ["BaseUnits", "BigInt", "Value"]
+
+U64_MAX: Final = 2**64 - 1
+
+
+class Value(BaseModel):
+    """A stored value: snake_case in code, camelCase in JSON; nothing coerced, nothing unknown, nothing mutable."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        alias_generator=to_camel,
+        revalidate_instances="always",  # a copy that was changed past the rules is caught where it is stored
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
+
+    def to_json_object(self) -> dict[str, Any]:
+        """Return its JSON form; keys whose value is None are left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @classmethod
+    def from_json_object(cls, value: object) -> Self:
+        """Read back what `to_json_object` gave."""
+        return cls.model_validate(value)
+
+
+def _int_of_digits(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
+BigInt = Annotated[int, BeforeValidator(_int_of_digits), PlainSerializer(str, when_used="json")]
+"""An integer that may pass 2**53: a string of digits in JSON."""
+
+BaseUnits = Annotated[BigInt, Field(ge=1, le=U64_MAX)]
+"""A token amount in base units, 1 to 2**64 - 1."""

@@ -1,0 +1,47 @@
+"""Permits: what a user's wallet signs to bound what one trading agent may do, and how anyone checks it, offline.
+
+This package needs no network, no clock and no database, and never imports `executor`.
+"""
+
+from permits.envelopes import ENVELOPES, Envelope
+from permits.errors import (
+    CanonicalFormError,
+    Code,
+    EncodingError,
+    JsonError,
+    KeyEncodingError,
+    PermitError,
+    SchemaError,
+    SignatureError,
+    TimeError,
+)
+from permits.model import Permit, SignedPermit, timestamp, utc_ms
+from permits.signing import LocalSigner, Signer, draft, issue, new_nonce
+from permits.verification import VerifiedPermit, permit_id, verify, verify_bytes
+
+__all__ = [
+    "ENVELOPES",
+    "CanonicalFormError",
+    "Code",
+    "EncodingError",
+    "Envelope",
+    "JsonError",
+    "KeyEncodingError",
+    "LocalSigner",
+    "Permit",
+    "PermitError",
+    "SchemaError",
+    "SignatureError",
+    "SignedPermit",
+    "Signer",
+    "TimeError",
+    "VerifiedPermit",
+    "draft",
+    "issue",
+    "new_nonce",
+    "permit_id",
+    "timestamp",
+    "utc_ms",
+    "verify",
+    "verify_bytes",
+]

@@ -1,0 +1,140 @@
+"""The demo and the command line, as a newcomer meets them: whole processes."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from executor import demo
+from executor.demo.story import Story
+from executor.reasons import Reason
+
+COMMAND = [sys.executable, "-c", "import sys; from executor.cli import main; sys.exit(main())"]
+
+
+def run(*arguments, **how):
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False, **how
+    )
+
+
+def failed_with_one_line(done, status, text):
+    assert done.returncode == status, done.stderr
+    assert text in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_it_shows_everything_and_repeats_itself_with_a_seed(tmp_path):
+    first = run("demo", "--dir", tmp_path / "a", "--seed", 7)
+    assert first.returncode == 0, first.stdout + first.stderr
+    shown = [Reason.ASSET_NOT_WHITELISTED, Reason.AMOUNT_OVER_CAP, Reason.PRICE_STALE]
+    shown += [Reason.PERMIT_EXPIRED, Reason.AGENT_PAUSED]
+    positions = [first.stdout.index(reason) for reason in shown]
+    assert positions == sorted(positions)
+    assert len(re.findall(r"^    landed \w{87,88}$", first.stdout, re.MULTILINE)) == 2
+    assert "nothing sent" in first.stdout
+    assert "everything happened as said" in first.stdout
+    second = run("demo", "--dir", tmp_path / "b", "--seed", 7)
+    assert second.stdout == first.stdout.replace(str(tmp_path / "a"), str(tmp_path / "b"))
+    other = run("demo", "--dir", tmp_path / "c")
+    assert re.findall(r"permit ([0-9a-f]{64})", other.stdout) != re.findall(r"permit ([0-9a-f]{64})", first.stdout)
+
+
+def test_what_it_wrote_can_be_checked(tmp_path):
+    assert run("demo", "--dir", tmp_path).returncode == 0
+    assert {each.name for each in tmp_path.iterdir()} >= {"ledger.db", "seal.key", "master.key"}
+    assert (tmp_path / "seal.key").stat().st_mode & 0o777 == 0o600
+    done = run("db", "check", tmp_path / "ledger.db", "--seal-key", tmp_path / "seal.key")
+    assert (done.returncode, done.stdout) == (0, "14 entries of 1 wallets: 0 findings\n")
+
+
+def test_it_fails_when_something_does_not_happen_as_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(Story, "_same_again", lambda self, *_: self._expect("a thing", False))
+    assert demo.run(folder=tmp_path, seed=1, port=None) == 1
+
+
+def test_it_serves_the_events_afterwards(tmp_path):
+    command = [*COMMAND, "demo", "--dir", str(tmp_path), "--seed", "7", "--serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        url = next(match[1] for line in process.stdout if (match := re.search(r"curl -N '(\S+)'", line)))
+        with httpx.Client(timeout=20) as client, client.stream("GET", url) as response:
+            told = []
+            for line in response.iter_lines():
+                if line.startswith("event: "):
+                    told.append(line[7:])
+                if len(told) == 7:
+                    break
+        assert told == ["executed", *["errored"] * 5, "executed"]
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+def test_a_taken_port_writes_nothing(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run("demo", "--dir", tmp_path / "new", "--serve", "--port", port)
+    failed_with_one_line(done, 1, f"`127.0.0.1:{port}`: Address already in use")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_with_a_ledger_is_left_alone(tmp_path):
+    (tmp_path / "ledger.db").write_bytes(b"mine")
+    failed_with_one_line(run("demo", "--dir", tmp_path), 1, "holds a ledger already")
+    assert [each.name for each in tmp_path.iterdir()] == ["ledger.db"]
+
+
+def test_a_folder_that_can_not_be_written_is_named(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    failed_with_one_line(run("demo", "--dir", file / "below"), 1, str(file))
+
+
+def test_a_missing_extra_is_named():
+    hidden = "import sys; sys.modules['rich'] = None; from executor.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", hidden, "demo"], capture_output=True, text=True, timeout=60, check=False
+    )
+    failed_with_one_line(done, 2, "holdfire[cli]")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"), [(b"garbage " * 1000, "not a database"), (None, "unable to open database file")]
+)
+def test_a_broken_or_missing_ledger_is_named(tmp_path, content, text):
+    path = tmp_path / "ledger.db"
+    if content is not None:
+        path.write_bytes(content)
+    (tmp_path / "seal.key").write_text("00" * 32)
+    failed_with_one_line(run("db", "check", path, "--seal-key", tmp_path / "seal.key"), 1, text)
+    assert path.exists() == (content is not None)
+
+
+def test_a_wrong_seal_key_is_named(tmp_path):
+    assert run("demo", "--dir", tmp_path).returncode == 0
+    (tmp_path / "other.key").write_text("00" * 32)
+    done = run("db", "check", tmp_path / "ledger.db", "--seal-key", tmp_path / "other.key")
+    failed_with_one_line(done, 1, "the key is another")
+    (tmp_path / "other.key").write_text("zz")
+    done = run("db", "check", tmp_path / "ledger.db", "--seal-key", tmp_path / "other.key")
+    failed_with_one_line(done, 1, "hex digits")
+
+
+def test_misuse_exits_2():
+    assert run("frobnicate").returncode == 2
+    assert run("db").returncode == 2
+
+
+def test_it_writes_only_below_its_folder(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    environment = {**os.environ, "HOME": str(elsewhere), "PYTHONDONTWRITEBYTECODE": "1"}
+    assert run("demo", "--dir", tmp_path / "demo", cwd=elsewhere, env=environment).returncode == 0
+    assert list(elsewhere.iterdir()) == []

@@ -1,0 +1,152 @@
+"""From the request to the chain and back, on the local chain."""
+
+import pytest
+
+from executor.audit import check_ledger
+from executor.demo.world import World
+from executor.entries import Kind
+from executor.errors import ChainError
+from executor.execution import Executor
+from executor.lifecycle import AttemptState
+from executor.signing import SigningGate
+
+
+class Proxy:
+    """The local chain or rail, with some of its answers replaced."""
+
+    def __init__(self, real, **replaced):
+        self._real = real
+        self.__dict__.update(replaced)
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+
+@pytest.fixture
+def world(tmp_path):
+    with World(tmp_path, seed=4) as made:
+        made.guard.activate(made.sign_permit())
+        yield made
+        assert check_ledger(made.guard.ledger).findings == ()
+
+
+def executor_with(world, *, chain=None, rail=None):
+    rails = [rail or world.rail]
+    return Executor(world.guard, SigningGate(world.guard, world.vault), chain or world.chain, rails)
+
+
+def kinds(outcome):
+    return [sealed.entry.kind for sealed in outcome.execution.steps]
+
+
+def last(outcome):
+    return outcome.execution.steps[-1].entry.body
+
+
+def test_a_fire_lands_and_says_what_it_moved(world):
+    outcome = world.executor.fire(world.request(200))
+    assert kinds(outcome) == [Kind.AUTHORIZED, Kind.SIGNED, Kind.LANDED]
+    assert last(outcome)["fill"] == {
+        "slot": world.chain.record(last(outcome)["txSignature"]).slot,
+        "sold": "200000000",
+        "received": "80000000000",
+        "feeLamports": "10000",
+        "filledAmount": "80",
+        "filledPriceUsd": "2.5",
+        "feeUsd": "0.0015",
+    }
+
+
+def test_the_same_request_again_moves_nothing(world):
+    request = world.request(200)
+    world.executor.fire(request)
+    balances = world.token_balances(world.session_pubkey)
+    again = world.executor.fire(request)
+    assert again.execution.state is AttemptState.LANDED
+    assert again.decision.authorization is None
+    assert world.token_balances(world.session_pubkey) == balances
+
+
+def test_a_rail_that_is_not_there_authorizes_nothing(world):
+    request = world.request(1).model_copy(update={"rail": "other"})
+    with pytest.raises(ChainError, match="no rail"):
+        world.executor.fire(request)
+    assert world.guard.execution(world.wallet, request.execution_id) is None
+
+
+def test_a_rail_that_offers_nothing_voids_the_attempt(world):
+    request = world.request(100).model_copy(update={"min_received": 41 * 10**9})
+    outcome = world.executor.fire(request)
+    assert kinds(outcome) == [Kind.AUTHORIZED, Kind.VOIDED]
+    assert last(outcome)["reason"] == "RAIL_UNAVAILABLE"
+    assert "less than" in last(outcome)["detail"]
+
+
+def test_a_rail_that_cheats_is_not_signed_for(world):
+    def build(authorization, blockhash):
+        return world.rail.build(authorization.model_copy(update={"sell_amount": 900 * 10**6}), blockhash)
+
+    outcome = executor_with(world, rail=Proxy(world.rail, build=build)).fire(world.request(100))
+    assert kinds(outcome) == [Kind.AUTHORIZED, Kind.VOIDED]
+    assert last(outcome)["reason"] == "TRANSACTION_REFUSED"
+    assert world.token_balances(world.session_pubkey) == (1_000 * 10**6, 0)
+
+
+def test_a_transaction_that_the_chain_undoes_has_failed(world):
+    for _ in range(4):
+        assert world.executor.fire(world.request(250)).execution.state is AttemptState.LANDED
+    outcome = world.executor.fire(world.request(1))  # nothing is left to sell
+    assert kinds(outcome) == [Kind.AUTHORIZED, Kind.SIGNED, Kind.FAILED]
+    assert last(outcome)["reason"] == "TRANSACTION_FAILED"
+
+
+def test_a_lost_transaction_is_dead_only_when_it_can_no_longer_land(world):
+    sent = []
+    executor = executor_with(world, chain=Proxy(world.chain, send=sent.append))
+    request = world.request(100)
+    assert executor.fire(request).execution.state is AttemptState.SIGNED
+    last_valid = world.chain.latest_blockhash().last_valid_block_height
+    world.chain.advance(last_valid - world.chain.block_height())
+    assert executor.settle(world.wallet, request.execution_id) is AttemptState.SIGNED
+    world.chain.advance(1)
+    assert executor.settle(world.wallet, request.execution_id) is AttemptState.DEAD
+    with pytest.raises(ChainError, match="BlockhashNotFound"):
+        world.chain.send(sent[0])
+    assert world.token_balances(world.session_pubkey) == (1_000 * 10**6, 0)
+
+
+def test_a_late_landing_is_found(world):
+    sent = []
+    executor = executor_with(world, chain=Proxy(world.chain, send=sent.append))
+    request = world.request(100)
+    executor.fire(request)
+    world.chain.send(sent[0])
+    assert executor.settle(world.wallet, request.execution_id) is AttemptState.LANDED
+    assert executor.settle(world.wallet, request.execution_id) is AttemptState.LANDED
+
+
+def test_an_answer_that_says_no_may_still_have_landed(world):
+    def send(content):
+        world.chain.send(content)
+        raise ChainError("timed out")
+
+    outcome = executor_with(world, chain=Proxy(world.chain, send=send)).fire(world.request(100))
+    assert outcome.execution.state is AttemptState.LANDED
+
+
+def test_the_same_bytes_land_once(world):
+    sent = []
+
+    def send(content):
+        sent.append(content)
+        world.chain.send(content)
+
+    executor_with(world, chain=Proxy(world.chain, send=send)).fire(world.request(100))
+    balances = world.token_balances(world.session_pubkey)
+    world.chain.send(sent[0])
+    assert world.token_balances(world.session_pubkey) == balances
+
+
+def test_nobody_settles_what_never_was(world):
+    with pytest.raises(ChainError, match="no execution"):
+        world.executor.settle(world.wallet, world.new_id())

@@ -1,0 +1,242 @@
+"""The ledger as a file: what storage itself refuses, and what seals make visible."""
+
+import json
+import os
+import pickle
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from executor.audit import check_ledger
+from executor.decide import Refused
+from executor.entries import Kind
+from executor.errors import IllegalTransition, LedgerError, LedgerTampered
+from executor.ledger import Ledger
+from executor.lifecycle import AgentState
+from executor.limits import Limits
+from executor.reasons import Reason
+from executor.seal import SealKeys
+from tests.support import Setup, key, uuid
+
+
+def edit(setup, *statements):
+    """Change the file as somebody would who has the database but not the key, and open it again."""
+    setup.guard.close()
+    with sqlite3.connect(setup.path) as connection:
+        for trigger in ("entries_refuse_update", "entries_refuse_delete"):
+            connection.execute(f"DROP TRIGGER {trigger}")
+        for statement, *values in statements:
+            assert connection.execute(statement, values).rowcount >= 1
+    connection.close()
+    setup.guard = setup.open()
+
+
+def content_of(setup, table, where):
+    with sqlite3.connect(setup.path) as connection:
+        ((content,),) = connection.execute(f"SELECT content FROM {table} WHERE {where}").fetchall()
+    connection.close()
+    return json.loads(content)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE entries SET content = x'00'",
+        "DELETE FROM entries",
+        "REPLACE INTO entries SELECT * FROM entries",
+        "INSERT OR REPLACE INTO entries SELECT * FROM entries WHERE seq = 1",
+    ],
+)
+def test_entries_are_only_appended(setup, statement):
+    setup.activate()
+    before = setup.guard.entries(setup.wallet)
+    with pytest.raises(LedgerError), setup.guard.ledger.connection(writing=True) as connection:
+        connection.exec_driver_sql(statement)
+    assert setup.guard.entries(setup.wallet) == before
+
+
+def test_a_failed_change_leaves_nothing_behind(setup):
+    setup.activate()
+    before = setup.guard.entries(setup.wallet)
+
+    def fail_after_writing():
+        with setup.guard.ledger.transaction(setup.wallet) as transaction:
+            transaction.append(Kind.RESERVED, uuid(5), {"sessionPubkey": "x"}, agent_state=AgentState.RESERVED)
+            raise IllegalTransition("a fault after the write")
+
+    with pytest.raises(IllegalTransition):
+        fail_after_writing()
+    assert setup.guard.entries(setup.wallet) == before
+    setup.reopen()
+    assert setup.guard.entries(setup.wallet) == before
+
+
+def test_a_second_process_is_told_who_holds_the_file_but_may_read(setup):
+    setup.activate()
+    script = (
+        "import sys; from pathlib import Path; from executor.ledger import Ledger; from executor.seal import SealKeys\n"
+        "from executor.audit import check_ledger\n"
+        "keys = SealKeys.single(b's' * 32)\n"
+        "with Ledger.open(Path(sys.argv[1]), seal_keys=keys, read_only=True) as ledger:\n"
+        "    print(check_ledger(ledger).entries)\n"
+        "Ledger.open(Path(sys.argv[1]), seal_keys=keys)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(setup.path)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.stdout == "2\n"
+    assert f"is in use by process {os.getpid()}" in done.stderr
+
+
+def test_a_read_only_ledger_can_not_be_written(setup):
+    setup.activate()
+    with Ledger.open(setup.path, seal_keys=setup.seal_keys, read_only=True) as ledger:
+        with pytest.raises(LedgerError, match="read-only"), ledger.transaction(setup.wallet):
+            pass
+        assert ledger.wallets() == [setup.wallet]
+
+
+def test_the_seal_key_is_needed_to_open(setup):
+    setup.activate()
+    setup.guard.close()
+    with pytest.raises(LedgerTampered, match="key is another"):
+        Ledger.open(setup.path, seal_keys=SealKeys.single(b"x" * 32))
+    setup.guard = setup.open()
+
+
+def test_a_new_seal_key_reads_what_the_old_one_sealed(setup):
+    setup.activate()
+    setup.seal_keys = SealKeys({"1": b"s" * 32, "2": b"t" * 32}, "2")
+    setup.reopen()
+    assert setup.guard.authorize(setup.request(1)).outcome == "allowed"
+    assert check_ledger(setup.guard.ledger).findings == ()
+    setup.seal_keys = SealKeys({"2": b"t" * 32}, "2")
+    setup.guard.close()
+    with pytest.raises(LedgerTampered):
+        setup.open()
+    setup.seal_keys = SealKeys.single(b"s" * 32)
+    setup.guard = setup.open()
+
+
+def test_limits_change_only_on_purpose(setup):
+    setup.guard.close()
+    with pytest.raises(LedgerError, match="other limits"):
+        Ledger.open(setup.path, seal_keys=setup.seal_keys, limits=Limits(active_agents=21))
+    setup.guard = setup.open()
+    assert setup.guard.ledger.limits == Limits()
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database, but long enough to look like one" * 100, b"SQLite format 3\0" * 64]
+)
+def test_a_broken_file_is_named(tmp_path, content):
+    path = tmp_path / "ledger.db"
+    path.write_bytes(content)
+    with pytest.raises(LedgerError, match=r"ledger\.db"):
+        Ledger.open(path, seal_keys=SealKeys.single(bytes(32)))
+    assert path.read_bytes() == content
+
+
+def test_a_folder_that_can_not_be_written_is_named(tmp_path):
+    with pytest.raises(LedgerError, match="nowhere"):
+        Ledger.open(tmp_path / "nowhere" / "ledger.db", seal_keys=SealKeys.single(bytes(32)))
+
+
+def test_every_pragma_that_safety_rests_on_is_in_force(setup):
+    with setup.guard.ledger.connection(writing=True) as connection:
+        found = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "recursive_triggers")
+        }
+    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "recursive_triggers": 1}
+
+
+DAMAGE = {
+    "a widened cap": lambda setup: (
+        "UPDATE entries SET content = ? WHERE kind = 'activated'",
+        json.dumps(
+            {
+                **(activated := content_of(setup, "entries", "kind = 'activated'")),
+                "body": {"bounds": {**activated["body"]["bounds"], "permit": {"maxAmountPerExecutionUsd": 10**9}}},
+            }
+        ).encode(),
+    ),
+    "a deleted activation": lambda _: ("DELETE FROM entries WHERE kind = 'activated'",),
+    "an entry of another agent in its place": lambda _: (
+        "UPDATE entries SET (content, hash, mac) = (SELECT content, hash, mac FROM entries WHERE seq = 1) "
+        "WHERE kind = 'activated'",
+    ),
+    "a head with fewer attempts": lambda setup: (
+        "UPDATE heads SET content = ?",
+        json.dumps({**content_of(setup, "heads", "1"), "attempts": 0}).encode(),
+    ),
+    "a head set back": lambda _: ("UPDATE heads SET seq = seq - 1",),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_what_was_changed_without_the_key_fires_nothing(setup, damage):
+    setup.activate()
+    assert setup.guard.authorize(setup.request(1)).outcome == "allowed"
+    edit(setup, damage(setup))
+    assert setup.guard.authorize(setup.request(2)) == Refused(reason=Reason.LEDGER_TAMPERED)
+    assert setup.guard.authorize(setup.request(3)) == Refused(reason=Reason.LEDGER_TAMPERED)
+
+
+def test_an_older_head_under_a_true_seal_fires_nothing(setup):
+    setup.activate()
+    with sqlite3.connect(setup.path) as connection:
+        ((seq, content, mac),) = connection.execute("SELECT seq, content, mac FROM heads").fetchall()
+    connection.close()
+    assert setup.guard.authorize(setup.request(1)).outcome == "allowed"
+    edit(setup, ("UPDATE heads SET seq = ?, content = ?, mac = ?", seq, content, mac))
+    assert setup.guard.authorize(setup.request(2)) == Refused(reason=Reason.LEDGER_TAMPERED)
+
+
+def test_a_deleted_attempt_that_the_window_needs_fires_nothing(tmp_path):
+    setup = Setup(tmp_path / "ledger.db", limits=Limits(executions_per_24h=1))
+    setup.activate()
+    assert setup.guard.authorize(setup.request(1)).outcome == "allowed"
+    edit(setup, ("DELETE FROM entries WHERE attempt = 1",))
+    assert setup.guard.authorize(setup.request(2)) == Refused(reason=Reason.LEDGER_TAMPERED)
+    setup.guard.close()
+
+
+def test_another_wallets_head_is_no_head(setup):
+    setup.activate()
+    other = key(9).wallet_address
+    edit(setup, ("INSERT INTO heads SELECT ?, seq, content, key_id, mac FROM heads", other))
+    assert setup.guard.authorize(setup.request(wallet=other)) == Refused(reason=Reason.LEDGER_TAMPERED)
+
+
+@pytest.mark.parametrize(
+    ("statement", "finding"),
+    [
+        ("DELETE FROM entries WHERE seq = 2", "stands where another belongs"),
+        ("DELETE FROM entries WHERE seq = (SELECT max(seq) FROM entries)", "the head stands at entry 4"),
+        ("UPDATE entries SET mac = x'00' WHERE seq = 3", "doesn't fit its seal"),
+        ("UPDATE entries SET key_id = '9' WHERE seq = 3", "doesn't fit its seal"),
+        ("DELETE FROM heads", "has nothing of wallet"),
+    ],
+)
+def test_the_audit_finds_it(setup, statement, finding):
+    setup.activate()
+    for execution in (1, 2):
+        setup.guard.authorize(setup.request(execution))
+    assert check_ledger(setup.guard.ledger).findings == ()
+    edit(setup, (statement,))
+    (found,) = check_ledger(setup.guard.ledger).findings
+    assert finding in found
+
+
+def test_seal_keys_stay_where_they_are():
+    keys = SealKeys.single(b"s" * 32)
+    assert "s" * 8 not in repr(keys)
+    with pytest.raises(TypeError):
+        pickle.dumps(keys)
+    with pytest.raises(ValueError, match="32 bytes"):
+        SealKeys.single(b"short")
+    with pytest.raises(ValueError, match="no seal key"):
+        SealKeys({"1": bytes(32)}, "2")

@@ -1,0 +1,197 @@
+"""The event stream over a real socket, served by uvicorn in a thread."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import httpx
+import pytest
+
+from executor.errors import LedgerError
+from executor.service import bind, create_app
+from executor.service.server import _Server
+from executor.service.stream import Tailer
+from tests.support import key, uuid
+
+
+@pytest.fixture
+def url(setup):
+    app = create_app(setup.guard.ledger)
+    bound = bind("127.0.0.1", 0)
+    server = _Server(app)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+    thread.start()
+    yield f"http://127.0.0.1:{bound.getsockname()[1]}/api/agents/stream?walletAddress={setup.wallet}"
+    server.should_exit = True
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def stream(url, headers=None):
+    """Open a stream and hand over an iterator of its frames, the first already read."""
+    with httpx.Client(timeout=20) as client, client.stream("GET", url, headers=headers) as response:
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+        yield frames(response.iter_lines())
+
+
+def frames(lines):
+    fields = {}
+    for line in lines:
+        if line:
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        else:
+            yield fields
+            fields = {}
+
+
+def refuse(setup, *numbers):
+    for number in numbers:
+        setup.guard.authorize(setup.request(number, sell="BONK"))
+
+
+def told(frame):
+    return frame["data"].split('"executionId":"')[1][:36]
+
+
+def ids(setup, *numbers):
+    return [setup.request(number).execution_id for number in numbers]
+
+
+def test_it_begins_with_the_heads_id_and_tells_what_follows(setup, url):
+    setup.activate()
+    refuse(setup, 1)
+    with stream(url) as following:
+        epoch = setup.guard.ledger.epoch
+        assert next(following) == {"id": f"{epoch}-3", "retry": "2000"}
+        refuse(setup, 2)
+        frame = next(following)
+        assert frame["event"] == "errored"
+        assert frame["id"] == f"{epoch}-4"
+        assert told(frame) == ids(setup, 2)[0]
+
+
+def test_from_start_tells_everything(setup, url):
+    setup.activate()
+    refuse(setup, *range(1, 5))
+    with stream(url + "&from=start") as following:
+        next(following)
+        assert [told(next(following)) for _ in range(4)] == ids(setup, 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("by_header", [True, False])
+def test_coming_back_with_the_last_id_misses_and_repeats_nothing(setup, url, by_header):
+    setup.activate()
+    with stream(url) as following:
+        opening = next(following)["id"]
+    refuse(setup, 1, 2)
+    with stream(url, {"Last-Event-ID": opening}) as following:
+        next(following)
+        first = next(following)
+        assert told(first) == ids(setup, 1)[0]
+    again = stream(url, {"Last-Event-ID": first["id"]}) if by_header else stream(f"{url}&lastEventId={first['id']}")
+    with again as following:
+        next(following)
+        assert told(next(following)) == ids(setup, 2)[0]
+
+
+@pytest.mark.parametrize("foreign", ["0123456789abcdef-1", "nonsense", "{epoch}-999", "{epoch}-01", "{epoch}--1"])
+def test_an_id_of_another_ledger_is_told_to_reset(setup, url, foreign):
+    setup.activate()
+    with stream(url, {"Last-Event-ID": foreign.format(epoch=setup.guard.ledger.epoch)}) as following:
+        opening = next(following)
+        assert opening["event"] == "reset"
+        assert opening["id"] == f"{setup.guard.ledger.epoch}-2"
+
+
+def test_another_wallets_events_are_not_told(setup, url):
+    setup.activate()
+    other = url.replace(setup.wallet, key(50).wallet_address)
+    with stream(other) as following, stream(url) as own:
+        assert next(following)["id"].endswith("-0")
+        next(own)
+        refuse(setup, 1)
+        assert told(next(own)) == ids(setup, 1)[0]
+        setup.guard.reserve_session_key(key(50).wallet_address, uuid(3), key(3).wallet_address)
+
+
+@pytest.mark.parametrize("query", ["", "?walletAddress=", "?walletAddress=../etc", "?walletAddress=" + "1" * 5000])
+def test_an_address_that_is_none_is_a_bad_request(url, query):
+    answer = httpx.get(url.partition("?")[0] + query, timeout=20)
+    assert answer.status_code == 400
+    assert "walletAddress" in answer.json()["detail"]
+
+
+def test_only_get(url):
+    assert httpx.post(url, timeout=20).status_code == 405
+
+
+def test_heartbeats_are_comments(setup, url, monkeypatch):
+    monkeypatch.setattr("executor.service.stream.HEARTBEAT_S", 0.05)
+    setup.activate()
+    with httpx.Client(timeout=20) as client, client.stream("GET", url) as response:
+        received = b""
+        for chunk in response.iter_raw():
+            received += chunk
+            if received.count(b": heartbeat\n\n") == 2:
+                break
+    assert received.startswith(b"id: ")
+
+
+def test_stopping_the_server_ends_open_streams(setup):
+    """SIGTERM with a stream open ends the process: uvicorn alone would wait for ever."""
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from executor.ledger import Ledger; from executor.seal import SealKeys\n"
+        "from executor.service import bind, create_app, serve\n"
+        "ledger = Ledger.open(Path(sys.argv[1]), seal_keys=SealKeys.single(bytes(32)))\n"
+        "bound = bind('127.0.0.1', 0); print(bound.getsockname()[1], flush=True)\n"
+        "serve(create_app(ledger), bound)\n"
+    )
+    command = [sys.executable, "-c", script, str(setup.path.with_name("other.db"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        port = int(process.stdout.readline())
+        url = f"http://127.0.0.1:{port}/api/agents/stream?walletAddress={setup.wallet}"
+        with httpx.Client(timeout=20) as client, client.stream("GET", url) as response:
+            lines = response.iter_lines()
+            assert next(lines).startswith("id: ")
+            process.send_signal(signal.SIGTERM)
+            assert [line for line in lines if line and not line.startswith("retry")] == []
+        assert process.wait(20) == -signal.SIGTERM
+
+
+def test_a_taken_port_is_an_error():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(OSError, match="in use"):
+            bind("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_database_that_fails_ends_streams_and_not_the_tailer(setup):
+    setup.activate()
+
+    class Failing:
+        def __init__(self, ledger):
+            self.ledger, self.failures = ledger, 1
+
+        def head_seqs(self, wallets):
+            if self.failures:
+                self.failures -= 1
+                raise LedgerError("the disk is gone")
+            return self.ledger.head_seqs(wallets)
+
+    async def watch():
+        tailer = Tailer(Failing(setup.guard.ledger))
+        async with tailer.running():
+            with pytest.raises(Exception, match="the disk is gone"):
+                await asyncio.wait_for(tailer.moved_past(setup.wallet, 0), 10)
+            await asyncio.wait_for(tailer.moved_past(setup.wallet, 0), 10)
+
+    asyncio.run(watch())

@@ -1,0 +1,245 @@
+"""The signing gate against transactions that are not what was authorized, and the VM against forged ones."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from solders.hash import Hash
+from solders.message import Message, MessageV0, to_bytes_versioned
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.system_program import AdvanceNonceAccountParams, TransferParams, advance_nonce_account, transfer
+from solders.token.associated import get_associated_token_address
+from solders.transaction import VersionedTransaction
+
+import executor
+from executor.demo.world import World
+from executor.errors import ChainError, TransactionRefused, VaultError
+from executor.lifecycle import AttemptState
+from executor.signing import SessionVault, SignedTransaction, SigningGate
+from executor.signing.inspection import inspect
+from executor.solana import MEMO_PROGRAM, TOKEN_PROGRAM, create_associated_account, memo, transfer_checked
+
+
+@pytest.fixture
+def world(tmp_path):
+    with World(tmp_path, seed=3) as made:
+        made.guard.activate(made.sign_permit())
+        yield made
+
+
+class Case:
+    """An authorized sale of 100 USDC, and the parts of a transaction for it."""
+
+    def __init__(self, world):
+        self.world = world
+        self.authorization = world.guard.authorize(world.request(100)).authorization
+        self.session = Pubkey.from_string(self.authorization.session_pubkey)
+        self.maker = world.maker
+        self.blockhash = world.chain.latest_blockhash()
+        self.gate = SigningGate(world.guard, world.vault)
+        self.stranger = world.chain.new_keypair()
+
+    def move(self, asset, source, destination, amount, *, owner=None, mint=None, program=TOKEN_PROGRAM, decimals=None):
+        token = Pubkey.from_string(asset.mint)
+        return transfer_checked(
+            get_associated_token_address(source, token),
+            mint or token,
+            get_associated_token_address(destination, token),
+            owner=owner or source,
+            amount=amount,
+            decimals=asset.decimals if decimals is None else decimals,
+            token_program=program,
+        )
+
+    def sell(self, amount=100 * 10**6, **how):
+        return self.move(self.world.usdc, self.session, self.maker.pubkey(), amount, **how)
+
+    def pay(self, amount=40 * 10**9, **how):
+        return self.move(self.world.jto, self.maker.pubkey(), self.session, amount, **how)
+
+    def memo(self, text=None):
+        return memo(text or self.authorization.memo, self.session)
+
+    def build(self, *instructions, payer=None, signers=None, blockhash=None):
+        message = MessageV0.try_compile(
+            payer or self.session, list(instructions), [], Hash.from_string(blockhash or self.blockhash.hash)
+        )
+        required = message.account_keys[: message.header.num_required_signatures]
+        by_key = {each.pubkey(): each for each in (signers or [self.maker, self.stranger])}
+        signed = to_bytes_versioned(message)
+        signatures = [by_key[each].sign_message(signed) if each in by_key else Signature.default() for each in required]
+        return bytes(VersionedTransaction.populate(message, signatures))
+
+    def sign(self, transaction):
+        return self.gate.sign(self.authorization, transaction, self.blockhash)
+
+    def state(self):
+        return self.world.guard.execution(self.world.wallet, self.authorization.execution_id).state
+
+
+@pytest.fixture
+def case(world):
+    return Case(world)
+
+
+def test_the_authorized_trade_is_signed_and_lands(case):
+    signed = case.sign(case.build(case.sell(), case.pay(), case.memo()))
+    assert isinstance(signed, SignedTransaction)
+    assert case.state() is AttemptState.SIGNED
+    case.world.chain.send(signed.content)
+    assert case.world.chain.record(signed.tx_signature).error is None
+    assert case.world.token_balances(str(case.session)) == (900 * 10**6, 40 * 10**9)
+
+
+def test_less_out_and_more_in_is_fine(case):
+    assert case.sign(case.build(case.memo(), case.pay(50 * 10**9), case.sell(1), case.sell(2)))
+
+
+ATTACKS = {
+    "one unit more leaves": lambda case: case.build(case.sell(100 * 10**6 + 1), case.pay(), case.memo()),
+    "a second transfer out": lambda case: case.build(case.sell(), case.sell(1), case.pay(), case.memo()),
+    "one unit less comes": lambda case: case.build(
+        case.sell(), case.pay(case.authorization.min_received - 1), case.memo()
+    ),
+    "nothing comes": lambda case: case.build(case.sell(), case.memo()),
+    "it comes to somebody else": lambda case: case.build(
+        case.sell(), case.move(case.world.jto, case.maker.pubkey(), case.stranger.pubkey(), 40 * 10**9), case.memo()
+    ),
+    "it comes from the session wallet itself": lambda case: case.build(
+        case.sell(), case.move(case.world.jto, case.session, case.session, 40 * 10**9), case.memo()
+    ),
+    "a delegate moves the session wallet's own tokens into it": lambda case: case.build(
+        case.sell(),
+        case.move(case.world.jto, case.session, case.session, 40 * 10**9, owner=case.maker.pubkey()),
+        case.memo(),
+    ),
+    "the bought token leaves": lambda case: case.build(
+        case.sell(), case.pay(), case.move(case.world.jto, case.session, case.maker.pubkey(), 1), case.memo()
+    ),
+    "the wrong mint": lambda case: case.build(
+        case.sell(mint=Pubkey.from_string(case.world.jto.mint)), case.pay(), case.memo()
+    ),
+    "another token program": lambda case: case.build(case.sell(program=MEMO_PROGRAM), case.pay(), case.memo()),
+    "lamports leave": lambda case: case.build(
+        case.sell(),
+        case.pay(),
+        case.memo(),
+        transfer(TransferParams(from_pubkey=case.session, to_pubkey=case.stranger.pubkey(), lamports=1)),
+    ),
+    "a durable nonce": lambda case: case.build(
+        advance_nonce_account(
+            AdvanceNonceAccountParams(nonce_pubkey=case.stranger.pubkey(), authorized_pubkey=case.session)
+        ),
+        case.sell(),
+        case.pay(),
+        case.memo(),
+    ),
+    "an account is opened at the session wallet's expense": lambda case: case.build(
+        create_associated_account(case.session, case.maker.pubkey(), Pubkey.from_string(case.world.jto.mint)),
+        case.sell(),
+        case.pay(),
+        case.memo(),
+    ),
+    "an approval": lambda case: case.build(
+        case.sell(), case.pay(), case.memo(), _with_data(case.sell(), b"\x04" + (1).to_bytes(8, "little"))
+    ),
+    "an unchecked transfer": lambda case: case.build(
+        case.sell(), case.pay(), case.memo(), _with_data(case.sell(), b"\x03" + (1).to_bytes(8, "little"))
+    ),
+    "a transfer with a trailing byte": lambda case: case.build(
+        _with_data(case.sell(), bytes(case.sell().data) + b"\0"), case.pay(), case.memo()
+    ),
+    "no memo": lambda case: case.build(case.sell(), case.pay()),
+    "the memo twice": lambda case: case.build(case.sell(), case.pay(), case.memo(), case.memo()),
+    "another execution's memo": lambda case: case.build(case.sell(), case.pay(), case.memo(b"holdfire:" + b"0" * 64)),
+    "another fee payer": lambda case: case.build(case.sell(), case.pay(), case.memo(), payer=case.stranger.pubkey()),
+    "a co-signer who hasn't signed": lambda case: case.build(
+        case.sell(), case.pay(), case.memo(), signers=[case.stranger]
+    ),
+    "another blockhash": lambda case: case.build(
+        case.sell(), case.pay(), case.memo(), blockhash=str(Hash.new_unique())
+    ),
+    "a legacy message": lambda case: bytes(
+        VersionedTransaction.populate(
+            Message.new_with_blockhash([case.sell(), case.memo()], case.session, Hash.from_string(case.blockhash.hash)),
+            [Signature.default()],
+        )
+    ),
+    "a trailing byte": lambda case: case.build(case.sell(), case.pay(), case.memo()) + b"\0",
+    "half of it": lambda case: case.build(case.sell(), case.pay(), case.memo())[:100],
+    "nothing": lambda _: b"",
+    "a megabyte": lambda _: bytes(2**20),
+}
+
+
+def _with_data(instruction, data):
+    return type(instruction)(instruction.program_id, data, instruction.accounts)
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_anything_else_is_not_signed(case, attack):
+    with pytest.raises(TransactionRefused):
+        case.sign(attack(case))
+    assert case.state() is AttemptState.VOIDED
+    voided = case.world.guard.execution(case.world.wallet, case.authorization.execution_id).steps[-1]
+    assert voided.entry.body["reason"] == "TRANSACTION_REFUSED"
+    assert voided.entry.body["detail"]
+
+
+def test_every_flipped_bit_of_the_proposal_is_refused_or_harmless(case):
+    good = case.build(case.sell(), case.pay(), case.memo())
+    inspect(good, case.authorization, case.blockhash.hash)
+    for bit in range(8 * len(good)):
+        changed = bytearray(good)
+        changed[bit // 8] ^= 1 << bit % 8
+        if 8 <= bit < 8 * 65:
+            continue  # the empty place of the session key's own signature
+        with pytest.raises(TransactionRefused):
+            inspect(bytes(changed), case.authorization, case.blockhash.hash)
+
+
+def test_the_vm_refuses_a_signature_with_one_byte_changed(case):
+    signed = case.sign(case.build(case.sell(), case.pay(), case.memo()))
+    forged = bytearray(signed.content)
+    forged[1 + 10] ^= 1
+    with pytest.raises(ChainError, match="SignatureFailure"):
+        case.world.chain.send(bytes(forged))
+    assert case.world.token_balances(str(case.session)) == (1_000 * 10**6, 0)
+    case.world.chain.send(signed.content)
+    assert case.world.token_balances(str(case.session)) == (900 * 10**6, 40 * 10**9)
+
+
+def test_the_vault_gives_out_a_signature_only_for_the_reserved_key(case):
+    vault, authorization = case.world.vault, case.authorization
+    with pytest.raises(VaultError, match="not the one"):
+        vault.sign(authorization.wallet, authorization.agent_id, str(case.stranger.pubkey()), b"")
+    with pytest.raises(VaultError, match="no session key"):
+        vault.sign(authorization.wallet, case.world.new_id(), authorization.session_pubkey, b"")
+    other = SessionVault(case.world.guard, b"x" * 32)
+    with pytest.raises(VaultError, match="master key"):
+        other.sign(authorization.wallet, authorization.agent_id, authorization.session_pubkey, b"")
+
+
+def test_an_agent_keeps_its_session_key(world):
+    first = world.vault.make_session_key(world.wallet, world.agent_id)
+    assert world.vault.make_session_key(world.wallet, world.agent_id) == first
+
+
+def test_a_key_is_used_at_one_place_only():
+    """The vault signs, and only the gate asks it to; nobody else constructs or calls a signing key."""
+    calls = []
+    for path in Path(executor.__path__[0]).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr in {"sign", "sign_message"}:
+                calls.append((path.name, ast.unparse(node)))
+            if isinstance(node, ast.Name) and node.id == "SigningKey":
+                calls.append((path.name, "SigningKey"))
+    assert sorted(calls) == [
+        ("execution.py", "self._gate.sign"),
+        ("gate.py", "self._vault.sign"),
+        ("local.py", "self._maker.sign_message"),  # the market maker's own key
+        ("vault.py", "SigningKey"),
+        ("vault.py", "SigningKey"),
+        ("vault.py", "key.sign"),
+    ]

@@ -1,0 +1,84 @@
+import time
+
+import pytest
+
+from permits import keys
+
+P = keys.P
+
+
+@pytest.mark.parametrize("number", [0, 1, 58**31, 2**256 - 1])
+def test_a_key_has_one_spelling(number):
+    data = number.to_bytes(32, "big")
+    text = keys.encode(data)
+    assert keys.decode_key(text) == data
+    for other in (text + " ", text + "\n", " " + text, text + "\u00a0", "1" + text, text + "\u0661"):
+        assert keys.decode_key(other) is None
+
+
+def test_lengths_of_key_and_signature_are_exact():
+    assert keys.decode_key(keys.encode(b"\xff" * 33)) is None
+    assert keys.decode_key(keys.encode(b"\xff" * 31)) is None
+    assert keys.decode_signature(keys.encode(b"\xff" * 64)) == b"\xff" * 64
+    assert keys.decode_signature(keys.encode(b"\xff" * 63)) is None
+    assert keys.decode_signature(keys.encode(b"\xff" * 65)) is None
+
+
+def test_a_hostile_length_costs_nothing():
+    start = time.perf_counter()
+    assert keys.decode_key("z" * 1_000_000) is None
+    assert time.perf_counter() - start < 0.1  # decoding it would take minutes
+
+
+def points_of_small_order():
+    """Every y that a point of order 1, 2, 4 or 8 has, found by adding points on the curve, not by a list."""
+    d = -121665 * pow(121666, -1, P) % P
+
+    def add(a, b):
+        (x1, y1), (x2, y2) = a, b
+        k = d * x1 * x2 * y1 * y2
+        return (x1 * y2 + x2 * y1) * pow(1 + k, -1, P) % P, (y1 * y2 + x1 * x2) * pow(1 - k, -1, P) % P
+
+    def with_y(y):
+        square = (y * y - 1) * pow(d * y * y + 1, -1, P) % P
+        for root in (pow(square, (P + 3) // 8, P), pow(square, (P + 3) // 8, P) * pow(2, (P - 1) // 4, P) % P):
+            if root * root % P == square:
+                return root, y
+        return None
+
+    order = 2**252 + 27742317777372353535851937790883648493
+    found = set()
+    y = 2
+    while len(found) < 5:
+        point, y = with_y(y), y + 1
+        if point is None:
+            continue
+        small, power, times = (0, 1), point, order
+        while times:
+            small = add(small, power) if times & 1 else small
+            power, times = add(power, power), times >> 1
+        found.add(small[1])
+    return found
+
+
+def test_the_small_order_points_are_all_known():
+    assert points_of_small_order() == keys.SMALL_ORDER_Y
+
+
+@pytest.mark.parametrize("sign", [0, 1 << 255])
+@pytest.mark.parametrize("y", sorted(keys.SMALL_ORDER_Y))
+def test_small_order_is_seen_whatever_the_sign(y, sign):
+    assert keys.is_small_order((y | sign).to_bytes(32, "little"))
+
+
+@pytest.mark.parametrize(
+    ("y", "canonical"), [(P - 1, True), (P, False), (P + 1, False), (2**255 - 1, False), (2, True)]
+)
+def test_a_y_of_p_or_more_is_not_canonical(y, canonical):
+    assert keys.is_canonical_point(y.to_bytes(32, "little")) is canonical
+
+
+def test_the_address_of_all_ones_is_nobodys_wallet():
+    wallet = keys.decode_key("1" * 32)
+    assert keys.is_small_order(wallet)
+    assert not keys.has_prime_order(wallet)
