@@ -85,9 +85,10 @@ def _nonce_unspent(permit: Permit, standing: Standing) -> Check | None:
 
 
 def _same_scope(bounds: Bounds | None, standing: Standing) -> Check | None:
-    if bounds is None or standing.current is None or bounds.scope == standing.current.scope:
+    current = standing.current
+    if bounds is None or current is None or (bounds.scope, bounds.assets) == (current.scope, current.assets):
         return None
-    return Check(reason=Reason.SCOPE_CHANGED, limit=standing.current.scope, actual=bounds.scope)
+    return Check(reason=Reason.SCOPE_CHANGED, limit=current.scope, actual=bounds.scope)
 
 
 def _assets_known(permit: Permit, resolved: list[Asset | None]) -> Check | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from executor.bounds import Bounds
 from executor.caps import is_expired
 from executor.decide import read_decision
-from executor.entries import Kind, chain_start, next_hash
+from executor.entries import Kind, chain_start, index_of, next_hash
 from executor.errors import LedgerError
 from executor.evidence import replay
 from executor.lifecycle import AgentState
@@ -59,11 +59,14 @@ def _check_wallet(view: WalletView, epoch: str) -> Iterator[tuple[Entry | None, 
     chain_hash, seq, attempts = chain_start(epoch, view.head.wallet), 0, 0
     activations: dict[int, Entry] = {}
     active: dict[str, Entry] = {}
-    for sealed in _all(view):
+    for sealed, index in _all(view):
         entry = sealed.entry
         chain_hash, seq = next_hash(chain_hash, sealed.content), entry.seq
         if chain_hash != sealed.hash:
             yield entry, f"entry {seq} is not chained to the one before"
+            return
+        if index != index_of(entry):
+            yield entry, f"entry {seq} is filed under what it doesn't say"
             return
         if entry.kind is Kind.ACTIVATED:
             activations[seq] = entry
@@ -83,10 +86,10 @@ def _check_wallet(view: WalletView, epoch: str) -> Iterator[tuple[Entry | None, 
         yield None, "the head lets other agents fire than its entries do"
 
 
-def _all(view: WalletView) -> Iterator[SealedEntry]:
+def _all(view: WalletView) -> Iterator[tuple[SealedEntry, dict[str, object]]]:
     after = 0
     while batch := view.after(after, ENTRIES_AT_ONCE):
-        yield from batch
+        yield from zip(batch, view.index_after(after, ENTRIES_AT_ONCE), strict=True)
         after = batch[-1].entry.seq
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field
 
@@ -34,6 +34,10 @@ class Authorization(Value):
     """From then on (exclusive) it can only be voided, Unix ms."""
     claim: Annotated[str, Field(repr=False)]
     """Proof that its holder is who the guard gave it to: the ledger keeps only its hash."""
+
+    def without_claim(self) -> Self:
+        """Return what a rail may see of it: all but the right to use it."""
+        return self.model_copy(update={"claim": ""})
 
     @property
     def memo(self) -> bytes:

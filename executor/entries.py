@@ -13,11 +13,11 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from executor.lifecycle import AgentState
+from executor.lifecycle import ATTEMPT_STEP, AgentState, AttemptState
 from executor.value import Value
 from permits.canonical import canonicalize
 
-__all__ = ["Entry", "Head", "Kind", "chain_start", "next_hash"]
+__all__ = ["Entry", "Head", "Kind", "chain_start", "index_of", "next_hash"]
 
 ENTRY_TAG: Final = b"holdfire/entry/v1\x00"
 CHAIN_TAG: Final = b"holdfire/chain/v1\x00"
@@ -88,6 +88,22 @@ class Head(Value):
     def canonical_bytes(self) -> bytes:
         """Return the one spelling of this head that is stored and sealed."""
         return canonicalize(self.to_json_object())
+
+
+def index_of(entry: Entry) -> dict[str, object]:
+    """Return the columns by which storage finds `entry`: all of them follow from what it says."""
+    body = entry.body
+    return {
+        "kind": entry.kind,
+        "agent_id": entry.agent_id,
+        "agent_state": entry.agent_state,
+        "execution_id": entry.execution_id,
+        "step": None if entry.execution_id is None else ATTEMPT_STEP[AttemptState(entry.kind)],
+        "attempt": entry.attempt,
+        "nonce": body["bounds"]["permit"]["nonce"] if entry.kind is Kind.ACTIVATED else None,
+        "session_pubkey": body["sessionPubkey"] if entry.kind is Kind.RESERVED else None,
+        "tx_signature": body["txSignature"] if entry.kind is Kind.SIGNED else None,
+    }
 
 
 def chain_start(epoch: str, wallet: str) -> str:

@@ -93,9 +93,9 @@ class Executor:
 
     def _carry_out(self, authorization: Authorization) -> None:
         wallet, execution_id = authorization.wallet, authorization.execution_id
-        blockhash = self._chain.latest_blockhash()
         try:
-            proposed = self._rails[authorization.rail].build(authorization, blockhash.hash)
+            blockhash = self._chain.latest_blockhash()
+            proposed = self._rails[authorization.rail].build(authorization.without_claim(), blockhash.hash)
         except ChainError as error:
             self._guard.void(wallet, execution_id, Reason.RAIL_UNAVAILABLE, str(error))
             return
@@ -119,8 +119,8 @@ def _landing(record: TransactionRecord, execution: Execution) -> Landing:
     buying = _account(session, whitelist[execution.evidence.request.buy])
     return Landing(
         slot=record.slot,
-        sold=record.before.get(selling, 0) - record.after.get(selling, 0),
-        received=record.after.get(buying, 0) - record.before.get(buying, 0),
+        sold=max(0, record.before.get(selling, 0) - record.after.get(selling, 0)),
+        received=max(0, record.after.get(buying, 0) - record.before.get(buying, 0)),
         fee_lamports=record.fee_lamports,
     )
 

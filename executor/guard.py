@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from executor.assets import AssetRegistry
     from executor.decide import Decision
-    from executor.ledger import Clock, SealedEntry, WalletTransaction
+    from executor.ledger import Clock, SealedEntry, WalletTransaction, WalletView
     from executor.limits import Limits
     from executor.prices.quote import PriceSource
     from executor.request import FireRequest
@@ -157,7 +157,6 @@ class Guard:
                 agent_id,
                 {"sessionPubkey": session_pubkey},
                 agent_state=AgentState.RESERVED,
-                session_pubkey=session_pubkey,
             )
 
     def activate(self, signed: SignedPermit | bytes) -> Bounds | Refused:
@@ -173,6 +172,8 @@ class Guard:
             LedgerError: the database failed.
 
         """
+        if isinstance(signed, SignedPermit):
+            signed = SignedPermit.from_json_object(signed.to_json_object())  # whatever class it came as
         verified = verify(signed, envelopes=ENVELOPES)
         agent_id = verified.permit.agent_id
         try:
@@ -188,7 +189,6 @@ class Guard:
                     agent_id,
                     {"bounds": outcome.to_json_object()},
                     agent_state=AgentState.ACTIVE,
-                    nonce=verified.permit.nonce,
                 )
                 transaction.forget_expired()
                 transaction.set_active(
@@ -225,6 +225,18 @@ class Guard:
         except ClockUntrusted:
             return Refused(reason=Reason.CLOCK_UNTRUSTED)
 
+    def check(self, authorization: Authorization) -> None:
+        """Make sure that `authorization` is, to the letter, one that this guard gave, and not used up.
+
+        Raises:
+            IllegalTransition: it isn't: it was changed, made up, claimed by another caller, signed on or voided.
+            LedgerError: as `Ledger.view`.
+
+        """
+        with self.ledger.view(authorization.wallet) as view:
+            decided = _attempt(view, authorization.execution_id, AttemptState.SIGNED)
+            self._require_genuine(view, decided, authorization)
+
     def mark_signed(
         self,
         authorization: Authorization,
@@ -246,8 +258,7 @@ class Guard:
         """
         with self.ledger.transaction(authorization.wallet) as transaction:
             decided = _attempt(transaction, authorization.execution_id, AttemptState.SIGNED)
-            if decided.entry.body["claimHash"] != _claim_hash(authorization.claim):
-                raise IllegalTransition("the attempt was authorized to another caller")
+            self._require_genuine(transaction, decided, authorization)
             refused = self._decide_again(transaction, decided)
             if refused is not None:
                 transaction.append(
@@ -266,7 +277,6 @@ class Guard:
                     "lastValidBlockHeight": last_valid_block_height,
                 },
                 execution_id=authorization.execution_id,
-                tx_signature=tx_signature,
             )
             return None
 
@@ -439,6 +449,15 @@ class Guard:
             limits=limits,
         )
 
+    def _require_genuine(self, view: WalletView, decided: SealedEntry, authorization: Authorization) -> None:
+        """Hold `authorization` against the entry that it says it is from: callers' objects are not trusted."""
+        if decided.entry.body["claimHash"] != _claim_hash(authorization.claim):
+            raise IllegalTransition("the attempt was authorized to another caller")
+        evidence = Evidence.from_json_object(decided.entry.body["evidence"])
+        bounds = _bounds(view.entry(evidence.activation))
+        if authorization != self._authorization(decided, evidence, bounds, authorization.claim):
+            raise IllegalTransition("the authorization is not the one that was given")
+
     def _authorization(self, decided: SealedEntry, evidence: Evidence, bounds: Bounds, claim: str) -> Authorization:
         request = evidence.request
         return Authorization(
@@ -510,9 +529,9 @@ def _refuse(transaction: WalletTransaction, request: FireRequest, refused: Refus
         transaction.set_active(request.agent_id, None)
 
 
-def _attempt(transaction: WalletTransaction, execution_id: str, following: AttemptState) -> SealedEntry:
+def _attempt(view: WalletView, execution_id: str, following: AttemptState) -> SealedEntry:
     """Return the entry that authorized the execution, if its attempt may go on to `following`."""
-    steps = transaction.execution(execution_id)
+    steps = view.execution(execution_id)
     require_attempt_step(AttemptState(steps[-1].entry.kind) if steps else None, following)
     return steps[0]
 

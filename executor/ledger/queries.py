@@ -34,6 +34,7 @@ __all__ = [
     "read_secret",
     "scan_entries",
     "scan_head_seqs",
+    "scan_index",
     "scan_wallets",
 ]
 
@@ -106,6 +107,18 @@ def scan_entries(connection: Connection, wallet: str, after: int, count_max: int
     """Return up to `count_max` of the wallet's entries with sequence numbers above `after`, in order."""
     return connection.execute(
         select(*SEALED_ENTRY)
+        .where(entries.c.wallet == wallet, entries.c.seq > after)
+        .order_by(entries.c.seq)
+        .limit(count_max)
+    ).all()
+
+
+def scan_index(connection: Connection, wallet: str, after: int, count_max: int) -> Sequence[Row[Any]]:
+    """Return the index columns of the entries that `scan_entries` returns."""
+    unindexed = {"wallet", "seq", "content", "hash", "key_id", "mac"}
+    columns = [column for column in entries.c if column.name not in unindexed]
+    return connection.execute(
+        select(*columns)
         .where(entries.c.wallet == wallet, entries.c.seq > after)
         .order_by(entries.c.seq)
         .limit(count_max)

@@ -10,8 +10,9 @@ import fcntl
 import os
 import sqlite3
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
-from sqlalchemy import create_engine, event
+from sqlalchemy import URL, create_engine, event
 from sqlalchemy.exc import DatabaseError
 
 from executor.errors import LedgerError
@@ -55,12 +56,15 @@ class SqliteStore:
             LedgerError: the file or its folder can't be used, another process holds it, or it isn't a database.
 
         """
+        path = path.resolve()
         try:
             if read_only:
-                self.reader = _engine(f"file:{path}?mode=ro&uri=true", READ_ONLY, begin="BEGIN", pool_size=1)
+                read = {"mode": "ro", "uri": "true"}
+                self.reader = _engine(f"file:{quote(str(path))}", READ_ONLY, begin="BEGIN", pool_size=1, query=read)
                 self.reader.connect().close()
                 return
             self._lock = _lock(path)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self.reader = _engine(str(path), SAFE, begin="BEGIN", pool_size=READERS_MAX)
             self.writer = _engine(str(path), SAFE, begin="BEGIN IMMEDIATE", pool_size=1)
             with self.writer.begin() as connection:
@@ -101,9 +105,11 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _engine(database: str, pragmas: dict[str, str | int], *, begin: str, pool_size: int) -> Engine:
+def _engine(
+    database: str, pragmas: dict[str, str | int], *, begin: str, pool_size: int, query: dict[str, str] | None = None
+) -> Engine:
     engine = create_engine(
-        f"sqlite:///{database}",
+        URL.create("sqlite", database=database, query=query or {}),
         pool_size=pool_size,
         max_overflow=0,
         # None: the driver begins nothing by itself. Its own "IMMEDIATE" begins only before a write, after the reads.

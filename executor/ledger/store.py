@@ -15,10 +15,10 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
-from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy.exc import DatabaseError, IntegrityError, SQLAlchemyError
 
 from executor.caps import is_expired
-from executor.entries import Entry, Head, chain_start, next_hash
+from executor.entries import Entry, Head, Kind, chain_start, index_of, next_hash
 from executor.errors import ClockUntrusted, LedgerError, LedgerTampered, UnknownWallet
 from executor.ledger import queries
 from executor.ledger.schema import SCHEMA_VERSION
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from executor.entries import ActiveAgent, Kind
+    from executor.entries import ActiveAgent
     from executor.ledger.queries import EntryRow, SealedRow
 
 __all__ = ["Clock", "Ledger", "SealedEntry", "WalletTransaction", "WalletView", "system_clock_ms"]
@@ -183,8 +183,8 @@ class Ledger:
         except IntegrityError as error:
             # INVARIANT: every unique key was looked up under the lock before; a clash means that a row hid from it.
             raise LedgerTampered(f"a row stands where none was found: {error.orig}") from None
-        except DatabaseError as error:
-            raise LedgerError(f"the database failed: {error.orig}") from None
+        except SQLAlchemyError as error:
+            raise LedgerError(f"the database failed: {getattr(error, 'orig', None) or error}") from None
 
     def _head(self, connection: Connection, wallet: str) -> Head | None:
         row = queries.read_head(connection, wallet)
@@ -215,6 +215,7 @@ class WalletView:
     def __init__(self, connection: Connection, keys: SealKeys, head: Head) -> None:
         self._connection = connection
         self._keys = keys
+        self._epoch = bytes.fromhex(head.epoch)
         self.head = head
 
     def entry(self, seq: int) -> SealedEntry:
@@ -228,17 +229,30 @@ class WalletView:
     def execution(self, execution_id: str) -> list[SealedEntry]:
         """Return the steps of an execution in their order; none if its id was never used."""
         rows = queries.find_execution(self._connection, self.head.wallet, execution_id)
-        return [self._trusted(row, execution_id=execution_id) for row in rows]
+        steps = [self._trusted(row, execution_id=execution_id) for row in rows]
+        if [ATTEMPT_STEP[AttemptState(step.entry.kind)] for step in steps] != list(range(len(steps))):
+            raise LedgerTampered(f"the steps of execution `{execution_id}` are out of order, or one is gone")
+        return steps
 
     def agent_move(self, agent_id: str, *states: AgentState) -> SealedEntry | None:
         """Return the newest entry that moved the agent, into one of `states` if any are given; None if none did."""
         row = queries.find_last_move(self._connection, self.head.wallet, agent_id, states or tuple(AgentState))
-        return None if row is None else self._trusted(row, agent_id=agent_id)
+        if row is None:
+            return None
+        moved = self._trusted(row, agent_id=agent_id)
+        if moved.entry.agent_state not in (states or tuple(AgentState)):
+            raise LedgerTampered(f"entry {moved.entry.seq} of wallet `{self.head.wallet}` stands where another belongs")
+        return moved
 
     def reservation(self, session_pubkey: str) -> SealedEntry | None:
         """Return the entry that reserved the session key; None if this wallet never did."""
         row = queries.find_entry(self._connection, self.head.wallet, session_pubkey=session_pubkey)
-        return None if row is None else self._trusted(row)
+        if row is None:
+            return None
+        reserved = self._trusted(row, kind=Kind.RESERVED)
+        if reserved.entry.body["sessionPubkey"] != session_pubkey:
+            raise LedgerTampered(f"session key `{session_pubkey}` was reserved by an entry that says otherwise")
+        return reserved
 
     def is_nonce_spent(self, nonce: str) -> bool:
         """Tell whether the wallet used `nonce` before."""
@@ -247,7 +261,14 @@ class WalletView:
     def after(self, seq: int, count_max: int) -> list[SealedEntry]:
         """Return up to `count_max` entries above `seq`, in order, without a gap."""
         rows = queries.scan_entries(self._connection, self.head.wallet, seq, count_max)
+        if len(rows) != max(0, min(count_max, self.head.seq - seq)):
+            raise LedgerTampered(f"of wallet `{self.head.wallet}` entries are gone above {seq}")
         return [self._trusted(row, seq=seq + place) for place, row in enumerate(rows, 1)]
+
+    def index_after(self, seq: int, count_max: int) -> list[dict[str, object]]:
+        """Return the index columns of the entries that `after` returns, as storage has them: for the audit."""
+        rows = queries.scan_index(self._connection, self.head.wallet, seq, count_max)
+        return [dict(row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name
 
     def _present(self, row: EntryRow | None, **expected: object) -> SealedEntry:
         if row is None:
@@ -257,7 +278,7 @@ class WalletView:
     def _trusted(self, row: EntryRow, **expected: object) -> SealedEntry:
         """Return the entry in `row` if its seal fits and it is what was asked for: columns are only an index."""
         content, chain_hash, key_id, mac = row
-        if not self._keys.fits(Seal(key_id, mac), ENTRY_TAG, chain_hash + content):
+        if not _fits(self._keys, Seal(key_id, mac), ENTRY_TAG, self._epoch, chain_hash, content):
             raise LedgerTampered(f"an entry of wallet `{self.head.wallet}` doesn't fit its seal")
         entry = Entry.from_json_object(json.loads(content))
         for name, value in {"wallet": self.head.wallet, **expected}.items():
@@ -284,11 +305,8 @@ class WalletTransaction(WalletView):
         agent_state: AgentState | None = None,
         execution_id: str | None = None,
         attempt: int | None = None,
-        nonce: str | None = None,
-        session_pubkey: str | None = None,
-        tx_signature: str | None = None,
     ) -> SealedEntry:
-        """Append an entry, chained to the one before and sealed. The last three are keys that it uses up."""
+        """Append an entry, chained to the one before and sealed."""
         entry = Entry(
             wallet=self.head.wallet,
             seq=self.head.seq + 1,
@@ -307,18 +325,10 @@ class WalletTransaction(WalletView):
             self._connection,
             wallet=entry.wallet,
             seq=entry.seq,
-            kind=kind,
-            agent_id=agent_id,
-            agent_state=agent_state,
-            execution_id=execution_id,
-            step=None if execution_id is None else ATTEMPT_STEP[AttemptState(kind)],
-            attempt=attempt,
-            nonce=nonce,
-            session_pubkey=session_pubkey,
-            tx_signature=tx_signature,
             content=content,
             hash=hash_bytes,
-            **self._keys.seal(ENTRY_TAG, hash_bytes + content)._asdict(),
+            **self._keys.seal(ENTRY_TAG, self._epoch + hash_bytes + content)._asdict(),
+            **index_of(entry),
         )
         moved = {"seq": entry.seq, "hash": chain_hash, "at_ms": self.now_ms}
         self.head = self.head.model_copy(update=moved if attempt is None else {**moved, "attempts": attempt})
@@ -352,9 +362,15 @@ class WalletTransaction(WalletView):
             raise LedgerTampered(f"the head of wallet `{self.head.wallet}` doesn't stand at its sequence number")
 
 
+def _fits(keys: SealKeys, seal: Seal, tag: bytes, *parts: object) -> bool:
+    """Tell whether `seal` fits `parts`; never if the database gave anything but bytes."""
+    texts = [part for part in (seal.mac, *parts) if isinstance(part, bytes)]
+    return len(texts) == len(parts) + 1 and keys.fits(seal, tag, b"".join(texts[1:]))
+
+
 def _unsealed(keys: SealKeys, tag: bytes, row: SealedRow) -> bytes:
     content, key_id, mac = row
-    if not keys.fits(Seal(key_id, mac), tag, content):
+    if not _fits(keys, Seal(key_id, mac), tag, content):
         raise LedgerTampered(f"a row of {tag.decode()} doesn't fit its seal: it was changed, or the key is another")
     return bytes(content)
 

@@ -18,11 +18,15 @@ PICO: Final = 10**12
 """Prices are integers of 1e-12 USD: a token of a millionth of a cent still has four digits."""
 
 
+PRICE_PICO_USD_MAX: Final = 10**12 * PICO
+"""A source that says a token is worth more than a trillion dollars is broken."""
+
+
 class Quote(Value):
     """One source's price of one whole token."""
 
     mint: str
-    price_pico_usd: Annotated[BigInt, Field(ge=1)]
+    price_pico_usd: Annotated[BigInt, Field(ge=1, le=PRICE_PICO_USD_MAX)]
     """The price of 10**decimals base units, in 1e-12 USD."""
     at_ms: int
     """When the source published it, Unix ms."""
@@ -40,8 +44,11 @@ class Quote(Value):
             ValueError: the price is not a positive number.
 
         """
-        pico = (Decimal(price_usd) * PICO).to_integral_value(ROUND_CEILING)
-        return cls(mint=mint, price_pico_usd=int(pico), at_ms=at_ms, max_age_ms=max_age_ms, source=source)
+        try:
+            pico = int((Decimal(price_usd) * PICO).to_integral_value(ROUND_CEILING))
+        except ArithmeticError:
+            raise ValueError(f"`{price_usd}` is not a price") from None
+        return cls(mint=mint, price_pico_usd=pico, at_ms=at_ms, max_age_ms=max_age_ms, source=source)
 
     def is_fresh(self, now_ms: int, skew_ms: int) -> bool:
         """Tell whether it may be traded on at `now_ms`: not flagged, not too old, not from the future."""

@@ -88,12 +88,17 @@ class Tailer:
             try:
                 heads = await asyncio.to_thread(self._ledger.head_seqs, wallets)
             except LedgerError as error:
-                for moved in self._waiting:
+                log.error("the tailer can't read the ledger: %s", error)  # noqa: TRY400 - one line says it
+                for moved in self._unsettled():
                     moved.set_exception(error)
                 continue
-            for moved, (wallet, seq) in self._waiting.items():
-                if heads.get(wallet, 0) > seq and not moved.done():
+            for moved in self._unsettled():
+                wallet, seq = self._waiting[moved]
+                if heads.get(wallet, 0) > seq:
                     moved.set_result(None)
+
+    def _unsettled(self) -> list[asyncio.Future[None]]:
+        return [moved for moved in self._waiting if not moved.done()]
 
 
 class AgentStream:
@@ -116,8 +121,13 @@ class AgentStream:
             refused = JSONResponse({"detail": "`walletAddress` must be the base58 of 32 bytes"}, status_code=400)
             await refused(scope, receive, send)
             return
+        try:
+            position, opening = await self._position(request, wallet)
+        except LedgerError as error:
+            log.error("a stream of wallet %s can't begin: %s", wallet, error)  # noqa: TRY400 - one line says it
+            await JSONResponse({"detail": "the ledger can't be read"}, status_code=503)(scope, receive, send)
+            return
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-        position, opening = await self._position(request, wallet)
         await _write(send, opening)
         ended = [asyncio.create_task(_disconnected(receive)), asyncio.create_task(self._closing.wait())]
         following = asyncio.create_task(self._follow(wallet, position, send))
@@ -139,8 +149,7 @@ class AgentStream:
         """
         told = request.headers.get("last-event-id") or request.query_params.get("lastEventId")
         known = _event_id(told) if told else None
-        heads = await asyncio.to_thread(self._ledger.head_seqs, [wallet])
-        position, reset = heads.get(wallet, 0), ""
+        position, reset = await asyncio.to_thread(self._head_seq, wallet), ""
         if known and known[1] == self._ledger.epoch and int(known[2]) <= position:
             position = int(known[2])
         elif told:
@@ -150,17 +159,23 @@ class AgentStream:
         return position, f"id: {self._ledger.epoch}-{position}\nretry: {RETRY_MS}\n{reset}\n".encode()
 
     async def _follow(self, wallet: str, position: int, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        heartbeat_at = loop.time() + HEARTBEAT_S
         while True:
-            told, frames = await asyncio.to_thread(self._frames, wallet, position)
-            if frames:
-                await _write(send, frames)
-            if told > position:
-                position = told
-                continue
-            try:
-                await asyncio.wait_for(self._tailer.moved_past(wallet, position), HEARTBEAT_S)
-            except TimeoutError:
-                await _write(send, HEARTBEAT)
+            position, frames = await asyncio.to_thread(self._frames, wallet, position)
+            if frames or loop.time() >= heartbeat_at:
+                await _write(send, frames or HEARTBEAT)
+                heartbeat_at = loop.time() + HEARTBEAT_S
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(heartbeat_at):
+                    await self._tailer.moved_past(wallet, position)
+
+    def _head_seq(self, wallet: str) -> int:
+        try:
+            with self._ledger.view(wallet) as view:
+                return view.head.seq
+        except UnknownWallet:
+            return 0
 
     def _frames(self, wallet: str, after: int) -> tuple[int, bytes]:
         """Return the last sequence number read above `after`, and the frames of the events up to there."""

@@ -1,7 +1,7 @@
 """The signing gate: the one place where a session key signs, and only what was authorized.
 
-The order is the safety: inspect → sign → let the guard decide once more and commit the signature → release the bytes.
-A signature that the guard didn't commit never leaves this function.
+The order is the safety: check the authorization against the ledger → inspect → sign → let the guard decide once more
+and commit the signature → release the bytes. A signature that the guard didn't commit never leaves this function.
 """
 
 from __future__ import annotations
@@ -53,9 +53,11 @@ class SigningGate:
 
         Raises:
             TransactionRefused: it is not the authorized trade; the attempt is voided.
-            VaultError, IllegalTransition, LedgerError: nothing was released.
+            IllegalTransition: `authorization` is not one that the guard gave to this caller, or it is used up.
+            VaultError, LedgerError: nothing was released.
 
         """
+        self._guard.check(authorization)
         try:
             inspected = inspect(transaction, authorization, blockhash.hash)
         except TransactionRefused as error:

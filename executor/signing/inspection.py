@@ -15,7 +15,7 @@ from solders.token.associated import get_associated_token_address
 from solders.transaction import VersionedTransaction
 
 from executor.errors import TransactionRefused
-from executor.solana import MEMO_PROGRAM, TRANSFER_CHECKED
+from executor.solana import MEMO_PROGRAM, TOKEN_PROGRAM, TRANSFER_CHECKED
 
 if TYPE_CHECKING:
     from solders.instruction import CompiledInstruction
@@ -61,6 +61,9 @@ def inspect(transaction: bytes, authorization: Authorization, blockhash: str) ->
         raise TransactionRefused("it takes accounts from lookup tables")
     if str(message.recent_blockhash) != blockhash:
         raise TransactionRefused("its blockhash is not the executor's")
+    for asset in (authorization.sell, authorization.buy):
+        if asset.token_program != str(TOKEN_PROGRAM):
+            raise TransactionRefused(f"{asset.symbol} is of a token program whose fees and hooks it can't count")
     session = Pubkey.from_string(authorization.session_pubkey)
     _check_signers(parsed, message, session)
     _check_memo(message, authorization)

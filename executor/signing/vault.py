@@ -1,11 +1,13 @@
 """The session vault: it makes an agent's session key, keeps it encrypted, and never gives it out.
 
 A key lies in the ledger's database, encrypted under a master key that doesn't (PyNaCl SecretBox: XSalsa20-Poly1305).
-A row that was swapped for another's is noticed: the key that comes out must have the address that was reserved.
+A row that was swapped for another's is noticed: each has a key of its own, derived from the master key for its wallet
+and agent, and the session key that comes out must have the address that was reserved.
 """
 
 from __future__ import annotations
 
+import hmac
 import secrets
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -32,14 +34,16 @@ SEED_BYTES: Final = 32
 class SessionVault:
     """The session keys of one ledger's agents."""
 
-    __slots__ = ("_box", "_guard", "_random_bytes")
+    __slots__ = ("_guard", "_master_key", "_random_bytes")
 
     def __init__(
         self, guard: Guard, master_key: bytes, *, random_bytes: Callable[[int], bytes] = secrets.token_bytes
     ) -> None:
         """Open the vault beside `guard`'s ledger with `master_key` (32 bytes, kept outside the database)."""
         self._guard = guard
-        self._box = SecretBox(master_key)
+        if len(master_key) != SecretBox.KEY_SIZE:
+            raise ValueError(f"the master key must be {SecretBox.KEY_SIZE} bytes")
+        self._master_key = master_key
         self._random_bytes = random_bytes
 
     def make_session_key(self, wallet: str, agent_id: str) -> str:
@@ -57,7 +61,8 @@ class SessionVault:
         else:
             seed = self._random_bytes(SEED_BYTES)
             session_pubkey = keys.encode(bytes(SigningKey(seed).verify_key))
-            box = bytes(self._box.encrypt(seed, self._random_bytes(SecretBox.NONCE_SIZE)))
+            nonce = self._random_bytes(SecretBox.NONCE_SIZE)
+            box = bytes(self._box(wallet, agent_id).encrypt(seed, nonce))
             with self._guard.ledger.connection(writing=True) as connection:
                 queries.insert_secret(
                     connection, wallet=wallet, agent_id=agent_id, session_pubkey=session_pubkey, box=box
@@ -76,12 +81,16 @@ class SessionVault:
         if held is None:
             raise VaultError(f"there is no session key for agent `{agent_id}`")
         try:
-            key = SigningKey(self._box.decrypt(held.box))
+            key = SigningKey(self._box(wallet, agent_id).decrypt(held.box))
         except CryptoError:
-            raise VaultError(f"the session key of agent `{agent_id}` doesn't open with this master key") from None
+            raise VaultError(f"the session key of agent `{agent_id}` doesn't open: another's, or master key") from None
         if keys.encode(bytes(key.verify_key)) != session_pubkey:
             raise VaultError(f"the session key of agent `{agent_id}` is not the one that was reserved")
         return key.sign(message).signature
+
+    def _box(self, wallet: str, agent_id: str) -> SecretBox:
+        """Return the box of one agent, with a key of its own: what lies in another's row doesn't open with it."""
+        return SecretBox(hmac.digest(self._master_key, f"holdfire/vault/v1 {wallet} {agent_id}".encode(), "sha256"))
 
     def _row(self, wallet: str, agent_id: str) -> Row[Any, Any] | None:
         with self._guard.ledger.connection(writing=False) as connection:

@@ -92,6 +92,27 @@ def test_a_rail_that_cheats_is_not_signed_for(world):
     assert world.token_balances(world.session_pubkey) == (1_000 * 10**6, 0)
 
 
+def test_a_rail_gets_no_right_to_sign_and_can_not_change_what_was_authorized(world):
+    seen = []
+
+    def build(authorization, blockhash):
+        seen.append(authorization.claim)
+        authorization.__dict__.update(sell_amount=900 * 10**6, min_received=1)
+        return world.rail.build(authorization, blockhash)
+
+    outcome = executor_with(world, rail=Proxy(world.rail, build=build)).fire(world.request(100))
+    assert seen == [""]
+    assert last(outcome)["reason"] == "TRANSACTION_REFUSED"
+
+
+def test_a_chain_that_can_not_be_asked_voids_the_attempt(world):
+    def latest_blockhash():
+        raise ChainError("no connection")
+
+    outcome = executor_with(world, chain=Proxy(world.chain, latest_blockhash=latest_blockhash)).fire(world.request(1))
+    assert kinds(outcome) == [Kind.AUTHORIZED, Kind.VOIDED]
+
+
 def test_a_transaction_that_the_chain_undoes_has_failed(world):
     for _ in range(4):
         assert world.executor.fire(world.request(250)).execution.state is AttemptState.LANDED

@@ -16,7 +16,7 @@ from executor.fill import Landing
 from executor.lifecycle import AgentState, AttemptState
 from executor.limits import CLOCK_SKEW_MS, Limits
 from executor.reasons import Reason
-from permits import PermitError
+from permits import Permit, PermitError
 from tests.support import HOUR_MS, JTO, USDC, Setup, key, uuid
 
 DAY_MS = 24 * HOUR_MS
@@ -71,6 +71,21 @@ def test_a_forged_permit_is_no_permit(setup):
     with pytest.raises(PermitError):
         setup.guard.activate(forged)
     assert setup.guard.agent(setup.wallet, uuid(1)).bounds is None
+
+
+def test_a_permit_that_lies_about_its_bytes_is_read_again(setup):
+    """An object of a class of its own shows the narrow permit to the signature, and the wide one to the rules."""
+    setup.guard.reserve_session_key(setup.wallet, uuid(1), key(1).wallet_address)
+    signed = setup.permit(usd=1)
+
+    class Wide(Permit):
+        def canonical_bytes(self):
+            return signed.permit.canonical_bytes()
+
+    wide = Wide.from_json_object({**signed.permit.to_json_object(), "maxAmountPerExecutionUsd": 10**6})
+    lying = signed.model_copy(update={"permit": wide})
+    with pytest.raises(PermitError):
+        setup.guard.activate(lying)
 
 
 def test_another_users_agent_of_the_same_id_is_another_agent(setup):

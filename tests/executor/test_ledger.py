@@ -28,7 +28,8 @@ def edit(setup, *statements):
         for trigger in ("entries_refuse_update", "entries_refuse_delete"):
             connection.execute(f"DROP TRIGGER {trigger}")
         for statement, *values in statements:
-            assert connection.execute(statement, values).rowcount >= 1
+            connection.commit()
+            assert connection.execute(statement, values).rowcount != 0
     connection.close()
     setup.guard = setup.open()
 
@@ -195,6 +196,25 @@ def test_an_older_head_under_a_true_seal_fires_nothing(setup):
     assert setup.guard.authorize(setup.request(2)) == Refused(reason=Reason.LEDGER_TAMPERED)
 
 
+def test_another_ledgers_activation_under_the_same_key_fires_nothing(tmp_path):
+    staging, live = Setup(tmp_path / "staging.db"), Setup(tmp_path / "live.db")
+    live.random.seed(8)
+    live.guard.close()
+    live.path.unlink()
+    live.guard = live.open()
+    staging.activate(usd=10**6)
+    live.activate(usd=1)
+    staging.guard.close()
+    edit(
+        live,
+        ("DELETE FROM entries WHERE seq = 2",),
+        ("ATTACH ? AS staging", str(staging.path)),
+        ("INSERT INTO main.entries SELECT * FROM staging.entries WHERE seq = 2",),
+    )
+    assert live.guard.authorize(live.request(1)) == Refused(reason=Reason.LEDGER_TAMPERED)
+    live.guard.close()
+
+
 def test_a_deleted_attempt_that_the_window_needs_fires_nothing(tmp_path):
     setup = Setup(tmp_path / "ledger.db", limits=Limits(executions_per_24h=1))
     setup.activate()
@@ -214,10 +234,15 @@ def test_another_wallets_head_is_no_head(setup):
 @pytest.mark.parametrize(
     ("statement", "finding"),
     [
-        ("DELETE FROM entries WHERE seq = 2", "stands where another belongs"),
-        ("DELETE FROM entries WHERE seq = (SELECT max(seq) FROM entries)", "the head stands at entry 4"),
+        ("DELETE FROM entries WHERE seq = 2", "entries are gone above 0"),
+        ("DELETE FROM entries WHERE seq = (SELECT max(seq) FROM entries)", "entries are gone above 0"),
         ("UPDATE entries SET mac = x'00' WHERE seq = 3", "doesn't fit its seal"),
         ("UPDATE entries SET key_id = '9' WHERE seq = 3", "doesn't fit its seal"),
+        ("UPDATE entries SET mac = 'text' WHERE seq = 3", "doesn't fit its seal"),
+        ("UPDATE entries SET execution_id = NULL WHERE seq = 3", "filed under what it doesn't say"),
+        ("UPDATE entries SET step = 9 WHERE seq = 3", "filed under what it doesn't say"),
+        ("UPDATE entries SET nonce = NULL WHERE seq = 2", "filed under what it doesn't say"),
+        ("UPDATE entries SET session_pubkey = 'x' WHERE seq = 1", "filed under what it doesn't say"),
         ("DELETE FROM heads", "has nothing of wallet"),
     ],
 )
@@ -229,6 +254,26 @@ def test_the_audit_finds_it(setup, statement, finding):
     edit(setup, (statement,))
     (found,) = check_ledger(setup.guard.ledger).findings
     assert finding in found
+
+
+def test_the_file_is_its_owners_alone(setup):
+    assert setup.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_one_file_by_two_names_is_one_ledger(setup, tmp_path):
+    link = tmp_path / "link.db"
+    link.symlink_to(setup.path)
+    with pytest.raises(LedgerError, match="in use"):
+        Ledger.open(link, seal_keys=setup.seal_keys)
+
+
+def test_a_name_with_a_question_mark_is_a_name(tmp_path):
+    path = tmp_path / "a?mode=memory#b.db"
+    with Ledger.open(path, seal_keys=SealKeys.single(bytes(32))) as ledger:
+        epoch = ledger.epoch
+    with Ledger.open(path, seal_keys=SealKeys.single(bytes(32)), read_only=True) as ledger:
+        assert ledger.epoch == epoch
+    assert path.exists()
 
 
 def test_seal_keys_stay_where_they_are():

@@ -190,6 +190,8 @@ def test_a_database_that_fails_ends_streams_and_not_the_tailer(setup):
     async def watch():
         tailer = Tailer(Failing(setup.guard.ledger))
         async with tailer.running():
+            left = asyncio.ensure_future(tailer.moved_past(setup.wallet, 0))
+            asyncio.get_running_loop().call_soon(left.cancel)  # a client that leaves just then
             with pytest.raises(Exception, match="the disk is gone"):
                 await asyncio.wait_for(tailer.moved_past(setup.wallet, 0), 10)
             await asyncio.wait_for(tailer.moved_past(setup.wallet, 0), 10)

@@ -13,12 +13,14 @@ from solders.token.associated import get_associated_token_address
 from solders.transaction import VersionedTransaction
 
 import executor
+from executor.bounds import Bounds
 from executor.demo.world import World
-from executor.errors import ChainError, TransactionRefused, VaultError
+from executor.errors import ChainError, IllegalTransition, TransactionRefused, VaultError
 from executor.lifecycle import AttemptState
 from executor.signing import SessionVault, SignedTransaction, SigningGate
 from executor.signing.inspection import inspect
 from executor.solana import MEMO_PROGRAM, TOKEN_PROGRAM, create_associated_account, memo, transfer_checked
+from tests.support import key, uuid
 
 
 @pytest.fixture
@@ -185,6 +187,56 @@ def test_anything_else_is_not_signed(case, attack):
     voided = case.world.guard.execution(case.world.wallet, case.authorization.execution_id).steps[-1]
     assert voided.entry.body["reason"] == "TRANSACTION_REFUSED"
     assert voided.entry.body["detail"]
+
+
+FORGERIES = {
+    "more may leave": {"sell_amount": 10**12},
+    "less may come": {"min_received": 1},
+    "another session key": {"session_pubkey": key(5).wallet_address},
+    "another agent": {"agent_id": uuid(5)},
+    "a later end": {"expires_at_ms": 2**60},
+    "another memo": {"entry_hash": "00" * 32},
+    "another claim": {"claim": "00" * 16},
+    "no claim": {"claim": ""},
+}
+
+
+@pytest.mark.parametrize("changes", FORGERIES.values(), ids=FORGERIES)
+def test_an_authorization_that_was_changed_is_none(case, changes):
+    genuine = case.authorization
+    case.authorization = genuine.model_copy(update=changes)
+    with pytest.raises(IllegalTransition):
+        case.sign(case.build(case.sell(), case.pay(), case.memo()))
+    assert case.state() is AttemptState.AUTHORIZED
+    assert not any(sealed.entry.kind == "signed" for sealed in case.world.guard.entries(case.world.wallet))
+    with pytest.raises(IllegalTransition):
+        case.world.guard.mark_signed(
+            case.authorization, tx_signature="5" * 87, transaction_bytes=b"", last_valid_block_height=1
+        )
+    case.authorization = genuine
+    assert case.sign(case.build(case.sell(), case.pay(), case.memo()))
+
+
+def test_a_token_program_whose_fees_it_can_not_count_is_refused(case):
+    case.authorization.buy.__dict__["token_program"] = "TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb"
+    with pytest.raises(TransactionRefused, match="fees and hooks"):
+        inspect(case.build(case.sell(), case.pay(), case.memo()), case.authorization, case.blockhash.hash)
+
+
+def test_another_agents_row_in_the_vault_opens_for_nobody(world):
+    """Somebody with the database, and an agent of their own, copies a victim's encrypted key into their row."""
+    thief, agent_id = key(66), world.new_id()
+    world.guard.reserve_session_key(thief.wallet_address, agent_id, world.session_pubkey)
+    with world.guard.ledger.connection(writing=True) as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO session_secrets SELECT ?, ?, session_pubkey, box FROM session_secrets",
+            (thief.wallet_address, agent_id),
+        )
+    world.wallet, world.agent_id, world.signer = thief.wallet_address, agent_id, thief
+    assert isinstance(world.guard.activate(world.sign_permit()), Bounds)
+    with pytest.raises(VaultError, match="doesn't open"):
+        world.executor.fire(world.request(100))
+    assert world.token_balances(world.session_pubkey) == (1_000 * 10**6, 0)
 
 
 def test_every_flipped_bit_of_the_proposal_is_refused_or_harmless(case):
