@@ -15,8 +15,9 @@ from permits.errors import (
     SignatureError,
     TimeError,
 )
+from permits.many import verify_many
 from permits.model import Permit, SignedPermit, timestamp, utc_ms
-from permits.signing import LocalSigner, Signer, draft, issue, new_nonce
+from permits.signing import LocalSigner, Signer, SignerError, draft, issue, new_nonce
 from permits.verification import VerifiedPermit, permit_id, verify, verify_bytes
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "SignatureError",
     "SignedPermit",
     "Signer",
+    "SignerError",
     "TimeError",
     "VerifiedPermit",
     "draft",
@@ -44,4 +46,5 @@ __all__ = [
     "utc_ms",
     "verify",
     "verify_bytes",
+    "verify_many",
 ]

@@ -91,10 +91,10 @@ class PermitError(Exception):
 
     def __init__(self, code: Code, field: str | None, value: object, rule: str) -> None:
         self.code = code
-        self.field = field
+        self.field = None if field is None else _shorten(field)
         self.value = None if value is None else _shorten(value)
         self.rule = rule
-        super().__init__(code, field, self.value, rule)
+        super().__init__(code, self.field, self.value, rule)
 
     def __str__(self) -> str:
         subject = f"`{self.field}` " if self.field else ""
@@ -131,6 +131,9 @@ class TimeError(PermitError):
 
 
 def _shorten(value: object) -> str:
-    text = value if isinstance(value, str) else ascii(value)
+    try:
+        text = value if isinstance(value, str) else ascii(value)
+    except ValueError:  # an integer of more digits than Python spells out
+        text = "a very long number"
     text = text if text.isprintable() and text.isascii() else ascii(text)[1:-1]
-    return text if len(text) <= SHOWN_CHARACTERS_MAX else text[:SHOWN_CHARACTERS_MAX] + "…"
+    return text if len(text) <= SHOWN_CHARACTERS_MAX else text[:SHOWN_CHARACTERS_MAX] + "..."

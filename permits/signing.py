@@ -10,7 +10,11 @@ signer returns is verified before it leaves, so that a wallet that signed someth
 
 from __future__ import annotations
 
+import json
+import os
 import secrets
+import stat
+import warnings
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
 
 from nacl.signing import SigningKey
@@ -23,10 +27,18 @@ from permits.verification import verify
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from decimal import Decimal
+    from pathlib import Path
 
-__all__ = ["LocalSigner", "Signer", "draft", "issue", "new_nonce"]
+__all__ = ["LocalSigner", "Signer", "SignerError", "draft", "issue", "new_nonce"]
 
 NONCE_BYTES: Final = 16
+SEED_BYTES: Final = 32
+SECRET_BYTES: Final = 64
+KEYPAIR_FILE_BYTES_MAX: Final = 4_096
+
+
+class SignerError(Exception):
+    """A key couldn't be read. The message never holds any of it."""
 
 
 class Signer(Protocol):
@@ -58,6 +70,59 @@ class LocalSigner:
     def generate(cls) -> Self:
         """Return a new wallet, from the operating system's randomness."""
         return cls(SigningKey.generate())
+
+    @classmethod
+    def from_base58(cls, secret: str) -> Self:
+        """Return the wallet of a base58 secret of 64 bytes, as browser wallets export it: seed, then public key.
+
+        Raises:
+            SignerError: it isn't one, or its halves don't belong together.
+
+        """
+        return cls._from_halves(keys.decode_signature(secret), "the base58 secret")
+
+    @classmethod
+    def from_keypair_file(cls, path: Path) -> Self:
+        """Return the wallet of a file that `solana-keygen` or `write_keypair_file` wrote: 64 numbers as JSON.
+
+        Warns (UserWarning) if others than the file's owner may read it.
+
+        Raises:
+            SignerError: it holds no key pair, or its halves don't belong together.
+            OSError: it can't be read.
+
+        """
+        with path.open("rb") as file:
+            others = os.fstat(file.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+            content = file.read(KEYPAIR_FILE_BYTES_MAX)
+        if others:
+            warnings.warn(f"`{path}` can be read by others than its owner: chmod 600 it", stacklevel=2)
+        try:
+            secret = bytes(json.loads(content))
+        except (ValueError, TypeError):
+            secret = None
+        return cls._from_halves(secret, f"`{path}`")
+
+    def write_keypair_file(self, path: Path) -> None:
+        """Write the key pair to the new file `path`, mode 0600, as `solana-keygen` does.
+
+        Raises:
+            OSError: the file is there already, or can't be written.
+
+        """
+        secret = bytes(self._key) + bytes(self._key.verify_key)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(list(secret), file)
+
+    @classmethod
+    def _from_halves(cls, secret: bytes | None, where: str) -> Self:
+        if secret is None or len(secret) != SECRET_BYTES:
+            raise SignerError(f"{where} must hold a key pair of {SECRET_BYTES} bytes")
+        key = SigningKey(secret[:SEED_BYTES])
+        if bytes(key.verify_key) != secret[SEED_BYTES:]:
+            raise SignerError(f"{where} holds a public key that is not the private key's")
+        return cls(key)
 
     def sign(self, message: bytes) -> bytes:
         """Return the signature (64 bytes) over `message`."""

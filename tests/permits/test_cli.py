@@ -1,38 +1,54 @@
+"""The command line, as a process where its exit counts, else called."""
+
 import json
 import subprocess
 import sys
 import time
 
 import pytest
+from nacl.signing import SigningKey
 
-from permits import draft, issue
-from tests.support import WALLET, key, uuid
+from permits import LocalSigner, SignerError, draft, issue, keys, verify
+from permits.cli import main
+from permits.explain import describe, warnings
+from tests.support import WALLET, key, mint, uuid
 
 
 def run(*arguments, data=b""):
-    command = [sys.executable, "-c", "import sys; from permits.cli import main; sys.exit(main())", *arguments]
-    return subprocess.run(command, input=data, capture_output=True, timeout=30, check=False)
+    command = [sys.executable, "-c", "import sys; from permits.cli import main; sys.exit(main())", *map(str, arguments)]
+    return subprocess.run(command, input=data, capture_output=True, timeout=60, check=False)
+
+
+def permit(**changes):
+    return draft(
+        **{
+            "agent_id": uuid(1),
+            "session_pubkey": key(1).wallet_address,
+            "asset_whitelist": ["SOL", "USDC"],
+            "max_amount_usd": 250,
+            "issued_at_ms": time.time_ns() // 10**9 * 1000,
+            "lifetime_s": 600,
+            **changes,
+        }
+    )
 
 
 @pytest.fixture
 def signed():
-    permit = draft(
-        agent_id=uuid(1),
-        session_pubkey=key(1).wallet_address,
-        asset_whitelist=["SOL"],
-        max_amount_usd=250,
-        issued_at_ms=time.time_ns() // 10**9 * 1000,
-        lifetime_s=600,
-    )
-    return issue(permit, WALLET).to_json_object()
+    return issue(permit(), WALLET).to_json_object()
 
 
-def test_a_good_permit_exits_0(signed, tmp_path):
-    file = tmp_path / "permit.json"
-    file.write_text(json.dumps(signed))
-    done = run("verify", str(file), "--wallet", WALLET.wallet_address)
-    assert done.returncode == 0
-    assert b"valid: permit " in done.stdout
+@pytest.fixture
+def file(tmp_path, signed):
+    path = tmp_path / "permit.json"
+    path.write_text(json.dumps(signed, indent=2))
+    return path
+
+
+def test_a_good_permit_exits_0(file):
+    done = run("verify", file, "--wallet", WALLET.wallet_address)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"valid: ")
 
 
 @pytest.mark.parametrize(
@@ -42,17 +58,203 @@ def test_a_good_permit_exits_0(signed, tmp_path):
         (lambda text: text.replace('"nonce"', '"nonce": "", "nonce"'), b"JSON_DUPLICATE_KEY: `nonce`"),
         (lambda text: text.replace('"nonce"', '"admin": 1, "nonce"'), b"SCHEMA_UNKNOWN_KEY: `admin`"),
         (lambda text: text[:-1], b"JSON_SYNTAX"),
+        (
+            lambda text: text.replace('"nonce"', r'"\\u001b[2J\\nvalid: permit 00\\n": 1, "nonce"'),
+            b"SCHEMA_UNKNOWN_KEY",
+        ),
+        (lambda text: text.ljust(20_000), b"ENCODING_TOO_LONG"),
+        (lambda _: "", b"JSON_SYNTAX"),
     ],
 )
 def test_a_bad_one_exits_1_with_one_line(signed, change, code):
     done = run("verify", data=change(json.dumps(signed)).encode())
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert code in done.stdout
+    assert done.stdout.startswith(b"refused: ")
+    assert done.stdout.count(b"\n") == 1
+    assert done.stdout.strip().isascii()
+    assert b"\x1b" not in done.stdout
+
+
+def test_many_permits_stand_one_a_line(signed):
+    good = json.dumps(signed)
+    done = run("verify", "--json", data=f"{good}\n\n{good[:-9]}}}\n{good}".encode())
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [result["valid"] for result in results] == [True, False, True]
+    assert results[1]["code"] == "JSON_SYNTAX"
     assert done.returncode == 1
-    assert code in done.stderr
-    assert done.stderr.count(b"\n") == 1
-    assert done.stdout == b""
+    assert run("verify", data=f"{good}\n{good}".encode()).stderr == b"2 permits: 2 valid, 0 refused\n"
 
 
-def test_a_missing_file_exits_1_and_misuse_2():
-    missing = run("verify", "/nowhere/at/all")
-    assert (missing.returncode, missing.stderr.count(b"\n")) == (1, 1)
-    assert run("frobnicate").returncode == 2
+def test_time_is_judged_as_asked(signed, capsys, file):
+    then = signed["permit"]["expiresAt"]
+    assert main(["verify", str(file), "--at", then]) == 1
+    assert "TIME_EXPIRED" in capsys.readouterr().out
+    assert main(["verify", str(file), "--at", then, "--any-time"]) == 0
+    assert main(["verify", str(file), "--max-days", "0"]) == 1
+    assert "TIME_LIFETIME_TOO_LONG" in capsys.readouterr().out
+
+
+def test_only_the_named_wallet_and_envelope(capsys, file):
+    assert main(["verify", str(file), "--wallet", key(3).wallet_address]) == 1
+    assert "SIGNATURE_WRONG_WALLET" in capsys.readouterr().out
+    assert main(["verify", str(file), "--envelope", "offchain-v0"]) == 1
+    assert "SIGNATURE_ENVELOPE_NOT_ALLOWED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["frobnicate"], ["verify", "--at", "noon"], ["verify", "--at", "2026-02-30T00:00:00Z"], ["issue"], ["vectors"]],
+)
+def test_misuse_exits_2(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err
+
+
+def test_a_missing_file_exits_1_with_one_line(capsys):
+    assert main(["verify", "/nowhere/at/all"]) == 1
+    assert capsys.readouterr().err == "permits: `/nowhere/at/all`: No such file or directory\n"
+
+
+ISSUE = ["--agent-id", uuid(1), "--session-pubkey", key(1).wallet_address, "--asset", "SOL", "--asset", "USDC"]
+
+
+def test_a_key_pair_is_made_once_and_signs(tmp_path, capsys):
+    path = tmp_path / "wallet.json"
+    assert main(["keygen", str(path)]) == 0
+    address = capsys.readouterr().out.strip()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert len(json.loads(path.read_text())) == 64
+    assert LocalSigner.from_keypair_file(path).wallet_address == address
+    before = path.read_bytes()
+    assert main(["keygen", str(path)]) == 1
+    assert "File exists" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert main(["issue", "--keypair", str(path), *ISSUE, "--max-usd", "99.50", "--lifetime", "7d"]) == 0
+    verified = verify(capsys.readouterr().out.encode(), wallet=address)
+    assert verified.permit.max_amount_cents == 9_950
+    assert verified.permit.expires_at_ms - verified.permit.issued_at_ms == 7 * 86_400_000
+
+
+def test_a_written_permit_is_signed_as_it_is(tmp_path, capsys):
+    wallet, unsigned = tmp_path / "wallet.json", tmp_path / "unsigned.json"
+    WALLET.write_keypair_file(wallet)
+    unsigned.write_text(json.dumps(permit().to_json_object()))
+    assert main(["issue", "--keypair", str(wallet), "--permit", str(unsigned), "--envelope", "offchain-v0"]) == 0
+    assert verify(capsys.readouterr().out.encode(), envelopes=["offchain-v0"]).wallet == WALLET.wallet_address
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "text"),
+    [
+        (["--max-usd", "0"], 1, "SCHEMA_MAX_AMOUNT"),
+        (["--max-usd", "250.001"], 1, "SCHEMA_MAX_AMOUNT"),
+        (["--max-usd", "250", "--lifetime", "400d"], 1, "TIME_LIFETIME_TOO_LONG"),
+        ([], 2, "--max-usd"),
+    ],
+)
+def test_a_bad_permit_is_not_issued(tmp_path, capsys, more, status, text):
+    wallet = tmp_path / "wallet.json"
+    WALLET.write_keypair_file(wallet)
+    assert main(["issue", "--keypair", str(wallet), *ISSUE, *more]) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert text in captured.err
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("[1, 2]", "64 bytes"),
+        ("[" + ",".join(["7"] * 64) + "]", "public key"),
+        ("[" + ",".join(["256"] * 64) + "]", "64 bytes"),
+        ("7", "64 bytes"),
+        ("{}", "64 bytes"),
+        ("nonsense", "64 bytes"),
+    ],
+)
+def test_a_bad_key_pair_is_named_and_never_shown(tmp_path, capsys, content, text):
+    path = tmp_path / "wallet.json"
+    path.write_text(content)
+    path.chmod(0o600)
+    assert main(["issue", "--keypair", str(path), *ISSUE, "--max-usd", "1"]) == 1
+    error = capsys.readouterr().err
+    assert text in error
+    assert str(path) in error
+    assert "7, 7" not in error
+
+
+def test_a_key_pair_that_others_may_read_is_warned_of(tmp_path):
+    path = tmp_path / "wallet.json"
+    WALLET.write_keypair_file(path)
+    path.chmod(0o644)
+    with pytest.warns(UserWarning, match="chmod 600"):
+        assert LocalSigner.from_keypair_file(path).wallet_address == WALLET.wallet_address
+    done = run("issue", "--keypair", path, *ISSUE, "--max-usd", "1")
+    assert (done.returncode, done.stderr.count(b"\n")) == (0, 1)
+
+
+def test_a_browser_wallets_secret_is_a_wallet():
+    seed = bytes(range(32))
+    secret = keys.encode(seed + bytes(SigningKey(seed).verify_key))
+    assert LocalSigner.from_base58(secret).wallet_address == WALLET.wallet_address
+    for wrong in (secret[:-1], secret + "1", keys.encode(seed + bytes(32)), ""):
+        with pytest.raises(SignerError) as error:
+            LocalSigner.from_base58(wrong)
+        assert secret[:8] not in str(error.value)
+
+
+def test_inspect_says_it_in_words(file, capsys, signed):
+    assert main(["inspect", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "may trade SOL and USDC with each other" in shown
+    assert "at most $250.00 a time" in shown
+    assert "$125000.00 may be traded within 24 hours" in shown
+    assert "9 minutes left" in shown
+    assert WALLET.wallet_address in shown
+    assert main(["inspect", "--json", str(file)]) == 0
+    assert json.loads(capsys.readouterr().out)["signer"] == WALLET.wallet_address
+    file.write_text(json.dumps(signed["permit"]))
+    assert main(["inspect", str(file)]) == 0
+    assert "not signed" in capsys.readouterr().out
+    file.write_text("{}")
+    assert main(["inspect", str(file)]) == 1
+    assert "SCHEMA_MISSING_KEY: `agentId`" in capsys.readouterr().out
+    file.write_text(json.dumps({**signed, "signature": "x"}))
+    assert main(["inspect", "--json", str(file)]) == 1
+    assert json.loads(capsys.readouterr().out)["code"] == "SCHEMA_SIGNATURE"
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"max_amount_usd": 10_001}, "$10001.00 in one trade is much"),
+        ({"lifetime_s": 32 * 86_400}, "it holds for 32 days"),
+        ({"asset_whitelist": [f"A{number}" for number in range(11)]}, "it lists 11 assets"),
+        ({"asset_whitelist": ["SOL"]}, "nothing can be executed"),
+        ({"asset_whitelist": ["SOL", mint(1)]}, f"{mint(1)} is listed by its address"),
+    ],
+)
+def test_a_careful_user_is_warned(changes, text):
+    harmless = warnings(permit())
+    found = [caution for caution in warnings(permit(**changes)) if caution not in harmless]
+    assert any(text in caution for caution in found)
+    assert len(harmless) == 1
+
+
+def test_the_time_left_is_said_at_every_moment():
+    short = permit(lifetime_s=7_200)
+    assert "2 hours, not begun" in describe(short, short.issued_at_ms - 1)[2]
+    assert "2 hours, 1 hour left" in describe(short, short.issued_at_ms + 3_600_000)[2]
+    assert "2 hours, less than a minute left" in describe(short, short.expires_at_ms - 1)[2]
+    assert "2 hours, over" in describe(short, short.expires_at_ms)[2]
+
+
+@pytest.mark.parametrize("document", ["permit", "signed-permit"])
+def test_the_schema_is_one(document, capsys):
+    assert main(["schema", document]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["additionalProperties"] is False

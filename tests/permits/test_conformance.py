@@ -1,0 +1,155 @@
+"""The golden vectors, against this implementation and the one in JavaScript, and the protocol that joins them."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from permits import conformance, verify
+from permits.cli import main
+from permits.errors import Code
+from tests.support import PERMIT, WALLET
+
+VECTORS = Path(__file__).parents[2] / "vectors"
+JAVASCRIPT = VECTORS / "holdfire.mjs"
+RESPOND = f"{sys.executable} -c 'from permits.cli import main; main()' conformance respond"
+
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    return conformance.load(VECTORS)
+
+
+def test_there_are_enough_of_them_and_each_code_has_one(vectors):
+    assert len(vectors) >= 400
+    tested = {vector["expected"].get("error") for vector in vectors}
+    # what needs an expected wallet, or the exact bytes, the protocol doesn't ask for
+    assert set(Code) - tested == {Code.SIGNATURE_WRONG_WALLET, Code.CANONICAL_MISMATCH}
+
+
+def test_this_implementation_agrees(vectors):
+    assert [result for result in conformance.run(vectors) if not result.agrees] == []
+
+
+def test_the_generator_writes_the_same_again(tmp_path):
+    subprocess.run([sys.executable, VECTORS / "generate.py", tmp_path], check=True, timeout=120, capture_output=True)
+    for path in sorted(VECTORS.glob("*.json")):
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+def test_the_generator_uses_nothing_of_ours():
+    text = (VECTORS / "generate.py").read_text()
+    assert "import permits" not in text
+    assert "from permits" not in text
+
+
+@needs_node
+def test_the_javascript_implementation_agrees(capsys):
+    assert main(["vectors", "run", "--against", f"node {JAVASCRIPT}"]) == 0
+    assert "0 fail" in capsys.readouterr().out.splitlines()[-1]
+
+
+@needs_node
+def test_the_javascript_implementation_issues_what_python_verifies(tmp_path):
+    seed = bytes(range(32)).hex()
+    script = f"""
+        import {{ issue }} from {json.dumps(JAVASCRIPT.as_uri())};
+        import {{ createPrivateKey, createPublicKey, sign }} from "node:crypto";
+        const prefix = Buffer.from("302e020100300506032b657004220420", "hex");
+        const der = Buffer.concat([prefix, Buffer.from("{seed}", "hex")]);
+        const key = createPrivateKey({{ key: der, format: "der", type: "pkcs8" }});
+        const raw = createPublicKey(key).export({{ format: "der", type: "spki" }}).subarray(-32);
+        const wallet = {{ publicKey: new Uint8Array(raw), signMessage: async (bytes) => sign(null, bytes, key) }};
+        const permit = {json.dumps(PERMIT)};
+        console.log(JSON.stringify(await issue({{ ...permit, maxAmountPerExecutionUsd: 99.5 }}, wallet)));
+    """
+    path = tmp_path / "issue.mjs"
+    path.write_text(script)
+    done = subprocess.run(["node", path], capture_output=True, timeout=60, check=True)
+    verified = verify(done.stdout, wallet=WALLET.wallet_address)
+    assert verified.permit.max_amount_cents == 9_950
+
+
+def test_a_program_that_speaks_the_protocol_is_driven(capsys):
+    assert main(["vectors", "run", "--against", RESPOND]) == 0
+    assert "fail" in capsys.readouterr().out
+
+
+def write(folder, *vectors):
+    folder.mkdir(exist_ok=True)
+    (folder / "some.json").write_text(json.dumps({"vectors": vectors}))
+    return str(folder)
+
+
+WRONG = {
+    "id": "some/wrong",
+    "comment": "expects what isn't so",
+    "flags": [],
+    "request": {"op": "canonicalize", "input": "7b7d"},
+    "expected": {"ok": True, "canonical": ""},
+}
+
+
+def test_a_disagreement_fails_and_is_shown(tmp_path, capsys):
+    assert main(["vectors", "run", "--vectors", write(tmp_path, WRONG)]) == 1
+    shown = capsys.readouterr().out
+    assert "FAILED: some/wrong" in shown
+    assert "SCHEMA_MISSING_KEY" in shown
+
+
+def test_an_expected_failure_must_fail(tmp_path, capsys):
+    expected = tmp_path / "expected"
+    expected.write_text("some/wrong\n")
+    folder = write(tmp_path / "vectors", WRONG)
+    assert main(["vectors", "run", "--vectors", folder, "--expected-failures", str(expected)]) == 0
+    right = {**WRONG, "expected": {"ok": False, "error": "SCHEMA_MISSING_KEY"}}
+    folder = write(tmp_path / "vectors", right)
+    assert main(["vectors", "run", "--vectors", folder, "--expected-failures", str(expected)]) == 1
+    assert "didn't" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("vectors", "text"),
+    [([], "no vectors"), ([WRONG, WRONG], "same id"), ([{**WRONG, "only_if": "x"}], "other keys")],
+)
+def test_vectors_that_a_runner_can_not_run_are_refused(tmp_path, capsys, vectors, text):
+    assert main(["vectors", "run", "--vectors", write(tmp_path, *vectors)]) == 1
+    assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "pass",
+        "print('{}')",
+        "import sys, json; [print(json.dumps({'id': 'x'})) for _ in sys.stdin]",
+        "print('not json')",
+        "print('[]')",
+    ],
+)
+def test_a_program_that_answers_nonsense_is_told_so(tmp_path, capsys, program):
+    path = tmp_path / "program.py"
+    path.write_text(program)
+    folder = write(tmp_path / "vectors", WRONG)
+    assert main(["vectors", "run", "--vectors", folder, "--against", f"{sys.executable} {path}"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err
+
+
+def test_a_program_that_is_not_there_is_named(tmp_path, capsys):
+    assert main(["vectors", "run", "--vectors", write(tmp_path, WRONG), "--against", "/no/such/program"]) == 1
+    assert "/no/such/program" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "request_", [{}, {"id": "1"}, {"id": "1", "op": "x"}, {"id": "1", "op": "canonicalize", "input": "zz"}, [], 3]
+)
+def test_a_request_that_is_none_is_answered_so(request_):
+    answered = conformance.answer(request_)
+    assert (answered["ok"], answered["error"]) == (False, "PROTOCOL")
