@@ -204,7 +204,9 @@ def make_canonical():
     spells(file, "compact", "already canonical", canonical(PERMIT), PERMIT)
     spells(file, "spaced", "spaces after colons and commas", text_of(PERMIT), PERMIT)
     spells(file, "indented", "indented", json.dumps(PERMIT, indent=2).encode(), PERMIT)
-    spells(file, "all-white-space", "every white space that JSON has", b" \t\r\n" + text_of(PERMIT) + b"\n\r\t ", PERMIT)
+    spells(
+        file, "all-white-space", "every white space that JSON has", b" \t\r\n" + text_of(PERMIT) + b"\n\r\t ", PERMIT
+    )
     names = list(PERMIT)
     for number in range(8):
         RANDOM.shuffle(names)
@@ -388,7 +390,9 @@ def make_schema():
         ("same-spelled-otherwise", {"expiresAt": "2026-05-02T12:00:00.000Z"}),
         ("before", {"expiresAt": "2026-05-02T11:59:59.999Z"}),
     ):
-        spells(file, f"time-order-{name}", "it ends before it begins", text_of({**PERMIT, **change}), "SCHEMA_TIME_ORDER")
+        spells(
+            file, f"time-order-{name}", "it ends before it begins", text_of({**PERMIT, **change}), "SCHEMA_TIME_ORDER"
+        )
 
 
 def _shown(value):
@@ -427,7 +431,9 @@ def make_transport():
                          ("sessionPubkey", OTHER.address), ("expiresAt", "2026-08-02T00:00:00Z"),
                          ("issuedAt", "2026-05-02T12:00:00.000Z"), ("nonce", "b" * 32)):  # fmt: skip
         changed = {**good, "permit": {**PERMIT, field: value}}
-        verifies(file, f"changed-{field}-{_shown(value)}", f"{field} was changed after signing", changed, "SIGNATURE_INVALID")
+        verifies(
+            file, f"changed-{field}-{_shown(value)}", f"{field} was changed after signing", changed, "SIGNATURE_INVALID"
+        )
 
 
 def make_keys():
@@ -435,7 +441,9 @@ def make_keys():
     for number, point in enumerate(SMALL):
         address = base58(pack(point))
         comment = f"a point of small order: {number} times one of order 8"
-        verifies(file, f"wallet-small-{number}", comment, signed(walletAddress=address), "KEY_WALLET_ORDER", "small-order")
+        verifies(
+            file, f"wallet-small-{number}", comment, signed(walletAddress=address), "KEY_WALLET_ORDER", "small-order"
+        )
         permit = {**PERMIT, "sessionPubkey": address}
         verifies(file, f"session-small-{number}", comment, signed(permit), "KEY_SESSION_SMALL_ORDER", "small-order")
     for number, encoded in enumerate(NOT_CANONICAL):
@@ -443,13 +451,17 @@ def make_keys():
         comment = "another spelling of a point of small order"
         codes = ("ENCODING", "ENCODING") if unreduced else ("ORDER", "SMALL_ORDER")
         address = base58(encoded)
-        verifies(file, f"wallet-spelled-otherwise-{number}", comment, signed(walletAddress=address), f"KEY_WALLET_{codes[0]}")
+        verifies(
+            file, f"wallet-spelled-otherwise-{number}", comment, signed(walletAddress=address), f"KEY_WALLET_{codes[0]}"
+        )
         permit = {**PERMIT, "sessionPubkey": address}
         verifies(file, f"session-spelled-otherwise-{number}", comment, signed(permit), f"KEY_SESSION_{codes[1]}")
     for number in range(2, 19):
         encoded = (P + number).to_bytes(32, "little")
         comment = f"y = p + {number}"
-        verifies(file, f"wallet-unreduced-{number}", comment, signed(walletAddress=base58(encoded)), "KEY_WALLET_ENCODING")
+        verifies(
+            file, f"wallet-unreduced-{number}", comment, signed(walletAddress=base58(encoded)), "KEY_WALLET_ENCODING"
+        )
     for number in (2, 18):
         permit = {**PERMIT, "sessionPubkey": base58((P + number).to_bytes(32, "little"))}
         verifies(file, f"session-unreduced-{number}", f"y = p + {number}", signed(permit), "KEY_SESSION_ENCODING")
@@ -463,10 +475,25 @@ def make_keys():
     no_point = next(y for y in range(2, 99) if point_of(y, 0) is None)
     address = base58(no_point.to_bytes(32, "little"))
     verifies(file, "wallet-no-point", f"no point has y = {no_point}", signed(walletAddress=address), "KEY_WALLET_ORDER")
-    verifies(file, "wallet-other", "another wallet than the one that signed", signed(walletAddress=OTHER.address), "SIGNATURE_INVALID")
-    verifies(file, "wallet-of-other", "signed by another wallet, which says so", signed(key=OTHER), (OTHER.public, PERMIT))
+    verifies(
+        file,
+        "wallet-other",
+        "another wallet than the one that signed",
+        signed(walletAddress=OTHER.address),
+        "SIGNATURE_INVALID",
+    )
+    verifies(
+        file, "wallet-of-other", "signed by another wallet, which says so", signed(key=OTHER), (OTHER.public, PERMIT)
+    )
     forged = signed(walletAddress="1" * 32, signature=base58(pack(IDENTITY) + bytes(32)))
-    verifies(file, "all-ones", "for this address a lax verifier takes this signature over anything", forged, "KEY_WALLET_ORDER", "small-order")
+    verifies(
+        file,
+        "all-ones",
+        "for this address a lax verifier takes this signature over anything",
+        forged,
+        "KEY_WALLET_ORDER",
+        "small-order",
+    )
 
 
 def make_ed25519():
@@ -479,13 +506,22 @@ def make_ed25519():
     for number in range(10):
         other, text = Key(f"random {number}"), RANDOM.randbytes(number * 7)
         signs(f"random-{number}", "right", other.public, text, other.sign(text), True)
-        signs(f"random-other-message-{number}", "over another message", other.public, text + b"\0", other.sign(text), False)
+        signs(
+            f"random-other-message-{number}",
+            "over another message",
+            other.public,
+            text + b"\0",
+            other.sign(text),
+            False,
+        )
     signs("other-key", "another key's", OTHER.public, message, good, False)
     for bit in (0, 1, 100, 254, 255, 256, 300, 508, 511):
         changed = (int.from_bytes(good, "little") ^ 1 << bit).to_bytes(64, "little")
         signs(f"flipped-{bit}", f"bit {bit} of the signature flipped", key.public, message, changed, False)
     for number in (1, 2, 3, 8, 15):
-        signs(f"s-plus-{number}-l", f"S plus {number} L", key.public, message, key.sign(message, add_l=number), False, "S")
+        signs(
+            f"s-plus-{number}-l", f"S plus {number} L", key.public, message, key.sign(message, add_l=number), False, "S"
+        )
     l_itself = good[:32] + L.to_bytes(32, "little")
     signs("s-is-l", "S = L", key.public, message, l_itself, False, "S")
     signs("s-all-ones", "S is all ones", key.public, message, good[:32] + b"\xff" * 32, False, "S")
@@ -498,7 +534,16 @@ def make_ed25519():
             k = hashed(pack(r_point), public, message) % L
             if add(r_point, times(k, point)) == IDENTITY:
                 comment = "A and R of small order: the equation holds, and nobody's key signed"
-                signs(f"small-a-{number}-small-r-{other}", comment, public, message, signature, False, "small-order-A", "small-order-R")
+                signs(
+                    f"small-a-{number}-small-r-{other}",
+                    comment,
+                    public,
+                    message,
+                    signature,
+                    False,
+                    "small-order-A",
+                    "small-order-R",
+                )
         s = RANDOM.randrange(L)
         r_point = add(times(s, BASE), times(8 - number if number else 0, point))
         signature = pack(r_point) + s.to_bytes(32, "little")
@@ -509,11 +554,30 @@ def make_ed25519():
         signature = encoded_r + s.to_bytes(32, "little")
         signs(f"small-r-{number}", "R of small order", key.public, message, signature, False, "small-order-R")
     for number, encoded in enumerate(NOT_CANONICAL):
-        signs(f"a-spelled-otherwise-{number}", "A spelled otherwise, of small order", encoded, message, pack(IDENTITY) + bytes(32), False, "A")
-        signs(f"r-spelled-otherwise-{number}", "R spelled otherwise", key.public, message, encoded + good[32:], False, "R")
+        signs(
+            f"a-spelled-otherwise-{number}",
+            "A spelled otherwise, of small order",
+            encoded,
+            message,
+            pack(IDENTITY) + bytes(32),
+            False,
+            "A",
+        )
+        signs(
+            f"r-spelled-otherwise-{number}", "R spelled otherwise", key.public, message, encoded + good[32:], False, "R"
+        )
     for number in range(1, 8):
         signature = key.sign(message, twist=SMALL[number])
-        signs(f"cofactored-only-r-{number}", "R plus a point of small order: valid only with the cofactor", key.public, message, signature, False, "cofactored", "mixed-order-R")
+        signs(
+            f"cofactored-only-r-{number}",
+            "R plus a point of small order: valid only with the cofactor",
+            key.public,
+            message,
+            signature,
+            False,
+            "cofactored",
+            "mixed-order-R",
+        )
         twisted = Key("wallet", twist=SMALL[number])
         text, tries = b"", 0
         while True:
@@ -522,11 +586,28 @@ def make_ed25519():
             k = hashed(signature[:32], twisted.public, text) % L
             if times(k, SMALL[number]) == IDENTITY:
                 break
-        signs(f"mixed-a-{number}", "A of mixed order, and the equation holds without the cofactor", twisted.public, text, signature, True, "mixed-order-A")
+        signs(
+            f"mixed-a-{number}",
+            "A of mixed order, and the equation holds without the cofactor",
+            twisted.public,
+            text,
+            signature,
+            True,
+            "mixed-order-A",
+        )
         while times(hashed(signature[:32], twisted.public, text) % L, SMALL[number]) == IDENTITY:
             text, tries = b"mixed %d" % tries, tries + 1
             signature = twisted.sign(text)
-        signs(f"mixed-a-cofactored-{number}", "A of mixed order, and it holds only with the cofactor", twisted.public, text, signature, False, "cofactored", "mixed-order-A")
+        signs(
+            f"mixed-a-cofactored-{number}",
+            "A of mixed order, and it holds only with the cofactor",
+            twisted.public,
+            text,
+            signature,
+            False,
+            "cofactored",
+            "mixed-order-A",
+        )
     no_point = next(y for y in range(2, 99) if point_of(y, 0) is None).to_bytes(32, "little")
     signs("a-no-point", "A is no point", no_point, message, good, False, "A")
     signs("r-no-point", "R is no point", key.public, message, no_point + good[32:], False, "R")
@@ -549,10 +630,23 @@ def make_envelopes():
         verifies(file, f"good-{envelope}", "signed so, and said so", document, GOOD)
         verifies(file, f"alone-{envelope}", "the only one allowed", document, GOOD, envelopes=[envelope])
         others = [each for each in everything if each != envelope]
-        verifies(file, f"others-{envelope}", "only others are allowed", document, "SIGNATURE_ENVELOPE_NOT_ALLOWED", envelopes=others)
+        verifies(
+            file,
+            f"others-{envelope}",
+            "only others are allowed",
+            document,
+            "SIGNATURE_ENVELOPE_NOT_ALLOWED",
+            envelopes=others,
+        )
         verifies(file, f"none-{envelope}", "none is allowed", document, "SIGNATURE_ENVELOPE_NOT_ALLOWED", envelopes=[])
         for other in others:
-            verifies(file, f"{envelope}-as-{other}", f"signed {envelope}, said {other}", {**document, "envelope": other}, "SIGNATURE_INVALID")
+            verifies(
+                file,
+                f"{envelope}-as-{other}",
+                f"signed {envelope}, said {other}",
+                {**document, "envelope": other},
+                "SIGNATURE_INVALID",
+            )
 
     def said(envelope, message, name, comment):
         document = signed(signature=base58(WALLET.sign(message)), envelope="raw")
@@ -583,7 +677,11 @@ def make_envelopes():
         ("version-0", "version 0", v1[:16] + b"\0" + v1[17:]),
         ("version-2", "version 2", v1[:16] + b"\2" + v1[17:]),
         ("no-signers", "no signer", v1[:17] + b"\0" + v1[50:]),
-        ("two-signers", "a second signer, sorted", v1[:17] + b"\2" + b"".join(sorted([WALLET.public, OTHER.public])) + text),
+        (
+            "two-signers",
+            "a second signer, sorted",
+            v1[:17] + b"\2" + b"".join(sorted([WALLET.public, OTHER.public])) + text,
+        ),
         ("twice-the-signer", "the same signer twice", v1[:17] + b"\2" + WALLET.public * 2 + text),
         ("wrong-signer", "another signer", v1[:18] + OTHER.public + text),
         ("length", "a length, as version 0 has it", v1[:50] + len(text).to_bytes(2, "little") + text),
@@ -616,8 +714,20 @@ def make_envelopes():
     for length, fits in ((1_146, True), (1_147, True), (1_148, False), (1_200, False)):
         permit = of_length(length)
         outcome = (WALLET.public, permit) if fits else "SIGNATURE_ENVELOPE_TOO_LONG"
-        verifies(file, f"v0-length-{length}", f"a canonical form of {length} bytes", signed(permit, envelope="offchain-v0"), outcome)
-        verifies(file, f"v1-length-{length}", "version 1 has no such bound", signed(permit, envelope="offchain-v1"), (WALLET.public, permit))
+        verifies(
+            file,
+            f"v0-length-{length}",
+            f"a canonical form of {length} bytes",
+            signed(permit, envelope="offchain-v0"),
+            outcome,
+        )
+        verifies(
+            file,
+            f"v1-length-{length}",
+            "version 1 has no such bound",
+            signed(permit, envelope="offchain-v1"),
+            (WALLET.public, permit),
+        )
 
 
 def make_time():
@@ -642,8 +752,18 @@ def make_time():
         ("ms-before-expiry", {"expiresAt": "2026-08-01T00:00:00.001Z"}, EXPIRES_MS, True),
         ("ms-at-expiry", {"expiresAt": "2026-08-01T00:00:00.001Z"}, EXPIRES_MS + 1, False),
         ("before-1970", {"issuedAt": "1969-12-31T23:59:59Z", "expiresAt": "1970-01-02T00:00:00Z"}, -1_000, True),
-        ("before-before-1970", {"issuedAt": "1969-12-31T23:59:59Z", "expiresAt": "1970-01-02T00:00:00Z"}, -1_001, False),
-        ("leap-day", {"issuedAt": "2028-02-28T00:00:00Z", "expiresAt": "2028-02-29T00:00:01Z"}, 1_835_395_200_000, True),
+        (
+            "before-before-1970",
+            {"issuedAt": "1969-12-31T23:59:59Z", "expiresAt": "1970-01-02T00:00:00Z"},
+            -1_001,
+            False,
+        ),
+        (
+            "leap-day",
+            {"issuedAt": "2028-02-28T00:00:00Z", "expiresAt": "2028-02-29T00:00:01Z"},
+            1_835_395_200_000,
+            True,
+        ),
     ):
         permit = {**PERMIT, **change}
         code = "TIME_EXPIRED" if "expiry" in name else "TIME_NOT_YET_VALID"
@@ -656,7 +776,14 @@ def make_time():
         permit = {**PERMIT, "expiresAt": expires}
         outcome = (WALLET.public, permit) if fits else "TIME_LIFETIME_TOO_LONG"
         verifies(file, f"lifetime-{name}", "how long it holds", signed(permit), outcome)
-        verifies(file, f"lifetime-{name}-not-judged", "the lifetime is judged without a time too", signed(permit), outcome, now=None)
+        verifies(
+            file,
+            f"lifetime-{name}-not-judged",
+            "the lifetime is judged without a time too",
+            signed(permit),
+            outcome,
+            now=None,
+        )
     over = {**PERMIT, "issuedAt": "2020-01-01T00:00:00Z", "expiresAt": "2020-01-01T00:00:01Z"}
     verifies(file, "over-long-ago", "what was signed stays provable", signed(over), (WALLET.public, over), now=None)
     verifies(file, "a-day-later", "the next day", good, GOOD, now=ISSUED_MS + day)
@@ -664,7 +791,16 @@ def make_time():
 
 def main():
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
-    for make in (make_canonical, make_encoding, make_schema, make_transport, make_keys, make_ed25519, make_envelopes, make_time):
+    for make in (
+        make_canonical,
+        make_encoding,
+        make_schema,
+        make_transport,
+        make_keys,
+        make_ed25519,
+        make_envelopes,
+        make_time,
+    ):
         make()
     for file, vectors in FILES.items():
         text = json.dumps({"$schema": "schemas/vectors.json", "vectors": vectors}, indent=1)

@@ -59,7 +59,7 @@ def test_a_good_permit_exits_0(file):
         (lambda text: text.replace('"nonce"', '"admin": 1, "nonce"'), b"SCHEMA_UNKNOWN_KEY: `admin`"),
         (lambda text: text[:-1], b"JSON_SYNTAX"),
         (
-            lambda text: text.replace('"nonce"', r'"\\u001b[2J\\nvalid: permit 00\\n": 1, "nonce"'),
+            lambda text: text.replace('"nonce"', r'"\u001b[2J\nvalid: permit 00\n": 1, "nonce"'),
             b"SCHEMA_UNKNOWN_KEY",
         ),
         (lambda text: text.ljust(20_000), b"ENCODING_TOO_LONG"),
