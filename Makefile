@@ -10,7 +10,7 @@ demo: $(READY)        ## a permit, refusals and real fires in a local Solana VM
 help:                 ## this list
 	@sed -n 's/^\([a-z]*\): *[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-.PHONY: help demo test lint format bench docs campaign lock clean
+.PHONY: help demo test lint format bench fuzz docs campaign lock clean
 
 test: $(READY)        ## everything but the campaigns
 	$(BIN)/python -m pytest
@@ -26,6 +26,9 @@ format: $(READY)      ## rewrite the sources in the house style
 
 bench: $(READY)       ## ratios against peers in the same run; writes build/bench.json
 	$(BIN)/python -m tests.benchmarks
+
+fuzz: $(READY)        ## two minutes of fuzzing; SECONDS=n for longer
+	$(BIN)/python -m tests.fuzz $(or $(SECONDS),120)
 
 docs: $(READY)        ## builds build/docs; a warning is an error
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs

@@ -266,10 +266,11 @@ def _progress(documents: Iterator[bytes]) -> Iterable[bytes]:
     if not sys.stderr.isatty():
         return documents
     try:
-        from rich.progress import track  # noqa: PLC0415 - an extra
+        from rich.console import Console  # noqa: PLC0415 - an extra
+        from rich.progress import track  # noqa: PLC0415
     except ModuleNotFoundError:
         return documents
-    return track(documents, description="verifying", total=None, transient=True)
+    return track(documents, description="verifying", total=None, transient=True, console=Console(stderr=True))
 
 
 def _error(error: PermitError) -> dict[str, Any]:

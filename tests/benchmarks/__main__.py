@@ -6,20 +6,27 @@ the machine slows both alike.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import sqlite3
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+import biscuit_auth
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from nacl.bindings import crypto_sign_open
 
 from executor.evidence import Evidence
 from executor.guard import _bounds
 from executor.limits import Limits
-from permits import keys, verify
-from tests.support import Setup, as_json
+from permits import Permit, PermitError, VerifiedPermit, issue, keys, verify, verify_many
+from tests.support import PERMIT, WALLET, Setup, as_json
 
 ROUNDS = 15
 
@@ -64,14 +71,114 @@ def row(name, pair, floor, bar):
     }
 
 
-def verification(setup):
-    """From transport JSON to VerifiedPermit, three assets, a wallet seen before."""
-    signed = setup.permit(assets=("SOL", "USDC", "JTO"))
+def signed_permit():
+    """Return a permit of three assets, as the source documents it."""
+    permit = Permit.from_json_object(PERMIT)
+    return issue(permit, WALLET)
+
+
+def verification():
+    """From transport JSON to VerifiedPermit, a wallet seen before: against the signature alone, and against peers."""
+    signed = signed_permit()
     data = as_json(signed.to_json_object())
     message = keys.decode_signature(signed.signature) + verify(signed).canonical
     wallet = keys.decode_key(signed.wallet_address)
-    pair = paired(lambda: verify(data), lambda: crypto_sign_open(message, wallet))
-    return row("verify a signed permit", pair, "libsodium alone", None)
+
+    private = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    token, public = jwt.encode(PERMIT, private, algorithm="EdDSA"), private.public_key()
+
+    pair = biscuit_auth.KeyPair()
+    facts = "".join(f'asset("{asset}");' for asset in PERMIT["assetWhitelist"])
+    biscuit = biscuit_auth.BiscuitBuilder(f"max_cents(25000); {facts}").build(pair.private_key).to_bytes()
+
+    def authorize_biscuit():
+        parsed = biscuit_auth.Biscuit.from_bytes(biscuit, pair.public_key)
+        biscuit_auth.AuthorizerBuilder('allow if asset("SOL"), max_cents($max), $max >= 10000').build(
+            parsed
+        ).authorize()
+
+    return [
+        row("verify", paired(lambda: verify(data), lambda: crypto_sign_open(message, wallet)), "libsodium alone", 1.5),
+        row("verify", paired(lambda: verify(data), lambda: jwt.decode(token, public, ["EdDSA"])), "PyJWT, EdDSA", 1.0),
+        row("verify", paired(lambda: verify(data), authorize_biscuit), "biscuit, verify and authorize", 1.0),
+    ]
+
+
+def verification_of_many():
+    """Two processes against one, and the memory for a million permits against that for ten thousand."""
+    count = 20_000
+    distinct = [as_json(signed_permit().to_json_object()) + b" " * number for number in range(500)]
+
+    def seconds(processes):
+        start = time.perf_counter()
+        valid = sum(
+            isinstance(each, VerifiedPermit) for each in verify_many(_take(distinct, count), processes=processes)
+        )
+        assert valid == count
+        return (time.perf_counter() - start) * 1e6 / count
+
+    pairs = [(seconds(2), seconds(1)) for _ in range(5)]
+    ratio = statistics.median(two / one for two, one in pairs)
+    speed = row(
+        "verify_many, 2 processes", (*map(statistics.median, zip(*pairs, strict=True)), ratio), "1 process", 1 / 1.6
+    )
+    small, large = (peak_memory_kb(number) for number in (10_000, 1_000_000))
+    memory = {
+        **row("verify_many, 1,000,000 permits", (large, small, large / small), "10,000 permits", 1.1),
+        "unit": "KB",
+    }
+    return [speed, {**memory, "floor or peer": f"10,000 permits: {small} KB"}]
+
+
+def _take(distinct, count):
+    return itertools.islice(itertools.cycle(distinct), count)
+
+
+def peak_memory_kb(count):
+    """Return the most memory that this process or one of its children took to verify `count` permits."""
+    script = f"""
+import resource
+from tests.benchmarks.__main__ import _take, as_json, signed_permit, verify_many
+if __name__ == "__main__":
+    distinct = [as_json(signed_permit().to_json_object()) + b" " * number for number in range(500)]
+    assert sum(1 for _ in verify_many(_take(distinct, {count}))) == {count}
+    print(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def parsing():
+    """Time for a byte at the size limit against time for a byte at an eighth of it, for the worst of many shapes."""
+    shapes = {
+        "white space": lambda size: b" " * (size - 2) + b"{}",
+        "one string": lambda size: b'"' + b"a" * (size - 2) + b'"',
+        "escapes": lambda size: b'"' + b"\\u0061" * ((size - 2) // 6) + b'"',
+        "surrogate pairs": lambda size: b'"' + b"\\ud83d\\ude00" * ((size - 2) // 12) + b'"',
+        "digits": lambda size: b"1" * size,
+        "digits after a point": lambda size: b"0." + b"1" * (size - 2),
+        "brackets": lambda size: b"[" * size,
+        "keys": lambda size: b"{" + b",".join(b'"%d":1' % number for number in range(size // 10)) + b"}",
+        "one key again and again": lambda size: b"{" + b",".join([b'"a":1'] * (size // 6)) + b"}",
+        "numbers": lambda size: b"[" + b",".join([b"1.5"] * (size // 4)) + b"]",
+        "strings": lambda size: b"[" + b",".join([b'"a"'] * (size // 4)) + b"]",
+        "quotes": lambda size: b'"[[[[[[[[[' * (size // 10),
+        "no UTF-8": lambda size: b"a" * (size - 1) + b"\xff",
+        "an asset list": lambda size: as_json({**PERMIT, "assetWhitelist": ["z" * 44] * (size // 48)}),
+        "a long key": lambda size: as_json({**PERMIT, "sessionPubkey": "z" * (size - 400)}),
+    }
+
+    def attempt(data):
+        with contextlib.suppress(PermitError):
+            Permit.from_json(data)
+
+    ratios = {}
+    for name, shape in shapes.items():
+        small, large = shape(2_048), shape(16_384)
+        pair = paired(lambda large=large: attempt(large), lambda small=small: attempt(small), seconds=0.01)
+        ratios[name] = (pair[0] / len(large), pair[1] / len(small), pair[2] * len(small) / len(large))
+    worst = max(ratios, key=lambda name: ratios[name][2])
+    return [{**row(f"read a byte of 16 KiB ({worst})", ratios[worst], "a byte of 2 KiB", 1.25)}]
 
 
 def decision(setup):
@@ -81,7 +188,7 @@ def decision(setup):
     assert authorized.authorization.entry_hash
     evidence, bounds = Evidence.from_json_object(entry.body["evidence"]), _bounds(activated)
     pair = paired(lambda: evidence.decide(bounds, entry.at_ms), lambda: json.dumps(entry.body))
-    return row("decide", pair, "json.dumps of its evidence", None)
+    return [row("decide", pair, "json.dumps of its evidence", None)]
 
 
 def authorization(setup, folder):
@@ -111,7 +218,7 @@ def authorization(setup, folder):
     numbers = iter(range(10**9))
     pair = paired(lambda: setup.guard.authorize(setup.request(next(numbers))), raw)
     floor.close()
-    return row("authorize, SQLite", pair, "raw sqlite3, the same statements", None)
+    return [row("authorize, SQLite", pair, "raw sqlite3, the same statements", None)]
 
 
 def main():
@@ -119,12 +226,12 @@ def main():
         folder = Path(name)
         setup = Setup(folder / "ledger.db", limits=Limits(executions_per_24h=10**6))
         setup.activate()
-        rows = [verification(setup), decision(setup), authorization(setup, folder)]
+        rows = [*verification(), *verification_of_many(), *parsing(), *decision(setup), *authorization(setup, folder)]
         setup.guard.close()
     for each in rows:
         verdict = {None: "", True: f"bar {each['bar']} holds", False: f"bar {each['bar']} BROKEN"}[each["holds"]]
         value = f"{each['value']:>10} {each['unit']}  × {each['ratio']:<8}"
-        print(f"{each['name']:<28}{value}{each['floor or peer']}  {verdict}")
+        print(f"{each['name']:<44}{value}{each['floor or peer']}  {verdict}")
     target = Path("build/bench.json")
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")

@@ -1,6 +1,8 @@
 """The command line, as a process where its exit counts, else called."""
 
 import json
+import os
+import pty
 import subprocess
 import sys
 import time
@@ -104,7 +106,15 @@ def test_only_the_named_wallet_and_envelope(capsys, file):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["frobnicate"], ["verify", "--at", "noon"], ["verify", "--at", "2026-02-30T00:00:00Z"], ["issue"], ["vectors"]],
+    [
+        ["frobnicate"],
+        ["issue", "--keypair", "x", "--max-usd", "much"],
+        ["issue", "--keypair", "x", "--lifetime", "long"],
+        ["verify", "--at", "noon"],
+        ["verify", "--at", "2026-02-30T00:00:00Z"],
+        ["issue"],
+        ["vectors"],
+    ],
 )
 def test_misuse_exits_2(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
@@ -258,3 +268,50 @@ def test_the_schema_is_one(document, capsys):
     schema = json.loads(capsys.readouterr().out)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["additionalProperties"] is False
+
+
+def test_an_interrupt_ends_with_a_line(monkeypatch, capsys, file):
+    def interrupted(*_arguments, **_how):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("permits.cli.verify_many", interrupted)
+    assert main(["verify", str(file)]) == 1
+    assert capsys.readouterr().err == "permits: interrupted\n"
+
+
+def test_a_program_that_never_answers_is_given_up(monkeypatch, capsys):
+    monkeypatch.setattr("permits.cli.CONFORMANCE_TIMEOUT_S", 0.2)
+    forever = f"{sys.executable} -c 'import time; time.sleep(60)'"
+    assert main(["vectors", "run", "--against", forever]) == 1
+    assert capsys.readouterr().err == "permits: no answer within 0 s\n"
+
+
+@pytest.mark.parametrize("with_rich", [True, False])
+def test_progress_is_shown_on_a_terminal_and_never_among_the_results(file, with_rich):
+    hidden = "" if with_rich else "sys.modules['rich.progress'] = None; "
+    script = f"import sys; {hidden}from permits.cli import main; sys.exit(main())"
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb") as terminal, os.fdopen(theirs, "wb") as stderr:
+        environment = {**os.environ, "TERM": "xterm"}
+        done = subprocess.run(
+            [sys.executable, "-c", script, "verify", file],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=environment,
+            timeout=60,
+            check=True,
+        )
+        stderr.write(b"the end")
+        stderr.flush()
+        shown = b""
+        while not shown.endswith(b"the end"):
+            shown += os.read(terminal.fileno(), 4096)
+    assert (b"verifying" in shown) is with_rich
+    assert done.stdout.startswith(b"valid: ")
+    assert done.stdout.count(b"\n") == 1
+
+
+def test_it_answers_on_standard_input(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", ['{"id": "a", "op": "canonicalize", "input": "7b7d"}\n'])
+    assert main(["conformance", "respond"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"id": "a", "ok": False, "error": "SCHEMA_MISSING_KEY"}

@@ -1,11 +1,13 @@
 """The golden vectors, against this implementation and the one in JavaScript, and the protocol that joins them."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from permits import conformance, verify
@@ -30,6 +32,29 @@ def test_there_are_enough_of_them_and_each_code_has_one(vectors):
     tested = {vector["expected"].get("error") for vector in vectors}
     # what needs an expected wallet, or the exact bytes, the protocol doesn't ask for
     assert set(Code) - tested == {Code.SIGNATURE_WRONG_WALLET, Code.CANONICAL_MISMATCH}
+
+
+def test_the_files_are_as_their_schema_says():
+    schema = json.loads((VECTORS / "schemas" / "vectors.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    for path in sorted(VECTORS.glob("*.json")):
+        assert [error.message for error in validator.iter_errors(json.loads(path.read_text()))] == []
+
+
+def test_every_flag_is_explained(vectors):
+    explained = (VECTORS / "README.md").read_text()
+    used = {flag for vector in vectors for flag in vector["flags"]}
+    assert {flag for flag in used if f"`{flag}`" not in explained} <= {
+        *PERMIT,
+        "walletAddress",
+        "envelope",
+    }  # "a key's name"
+
+
+def test_every_code_has_its_section_in_the_specification_in_order():
+    text = (VECTORS.parent / "docs" / "reference" / "permit.md").read_text()
+    assert re.findall(r"^### (\w+)$", text, re.MULTILINE) == [str(code) for code in Code]
 
 
 def test_this_implementation_agrees(vectors):

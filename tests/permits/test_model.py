@@ -1,5 +1,9 @@
+import shutil
+import subprocess
 from decimal import Decimal
+from random import Random
 
+import canonicaljson
 import pytest
 import rfc8785
 from hypothesis import given
@@ -186,6 +190,65 @@ def test_a_dollar_fifteen_is_115_cents():
     assert Permit.from_json(as_json(with_(maxAmountPerExecutionUsd=1.15))).max_amount_cents == 115
 
 
+def dollars(cents):
+    return cents / 100 if cents % 100 else cents // 100
+
+
+PERMITS = st.fixed_dictionaries(
+    {
+        "agentId": st.uuids().map(str),
+        "sessionPubkey": st.binary(min_size=32, max_size=32).map(keys.encode),
+        "assetWhitelist": st.lists(
+            st.from_regex("[A-Za-z0-9]{1,16}", fullmatch=True) | st.binary(min_size=32, max_size=32).map(keys.encode),
+            min_size=1,
+            max_size=50,
+            unique_by=str.lower,
+        ),
+        "maxAmountPerExecutionUsd": st.integers(1, 10**11).map(
+            lambda cents: cents / 100 if cents % 100 else cents // 100
+        ),
+        "issuedAt": st.integers(0, 10**13).map(timestamp),
+        "expiresAt": st.integers(10**13 + 1, 2 * 10**13).map(timestamp),
+        "nonce": st.binary(min_size=16, max_size=64).map(bytes.hex),
+    }
+)
+
+
+@given(PERMITS)
+def test_canonical_bytes_are_those_of_every_other_encoder(value):
+    permit = Permit.from_json_object(value)
+    canonical = permit.canonical_bytes()
+    assert canonical == rfc8785.dumps(value) == canonicaljson.encode_canonical_json(value)
+    assert len(canonical) <= 3_072
+    assert Permit.from_json(canonical) == Permit.from_json(as_json(value)) == permit
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_canonical_bytes_are_those_of_a_browser():
+    """Sorted keys and `JSON.stringify`, for a thousand permits at once."""
+    script = """
+        const lines = require("fs").readFileSync(0, "utf8").trim().split("\\n");
+        for (const line of lines) {
+          const value = JSON.parse(line);
+          const sorted = Object.fromEntries(Object.keys(value).sort().map((name) => [name, value[name]]));
+          console.log(JSON.stringify(sorted));
+        }
+    """
+    random = Random(1)
+    values = [
+        with_(
+            maxAmountPerExecutionUsd=(cents := random.randrange(1, 10 ** random.randrange(1, 12))) / 100,
+            issuedAt=timestamp(random.randrange(10**12)),
+            nonce=random.randbytes(16 + cents % 49).hex(),
+        )
+        for _ in range(1_000)
+    ]
+    done = subprocess.run(
+        ["node", "-e", script], input=b"\n".join(map(as_json, values)), capture_output=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines() == [Permit.from_json_object(value).canonical_bytes() for value in values]
+
+
 @given(st.integers(1, 10**11))
 def test_every_amount_of_cents_survives_json(cents):
     spelled = as_json(PERMIT).replace(b": 250,", f": {Decimal(cents) / 100},".encode())
@@ -238,3 +301,9 @@ def test_a_refusal_names_field_rule_and_value_cut_short():
     assert len(error.value.value) <= 64 + 3
     assert str(error.value).isprintable()
     assert str(error.value).startswith("SCHEMA_NONCE: `nonce` must be 32 to 128 lowercase hex digits")
+
+
+def test_a_number_too_long_to_spell_is_refused_by_name():
+    assert refused(with_(maxAmountPerExecutionUsd=10**5000)) is Code.SCHEMA_MAX_AMOUNT
+    assert refused(with_(nonce=10**5000)) is Code.SCHEMA_NONCE
+    assert refused({**PERMIT, b"nonce": 1}) in {Code.SCHEMA_NOT_AN_OBJECT, Code.SCHEMA_UNKNOWN_KEY}
