@@ -50,6 +50,9 @@ SMALL_ORDER_Y: Final = frozenset(
 KEYS_REMEMBERED: Final = 16_384
 """A few MB at most. A wallet signs many permits, and each of its checks costs nearly as much as a signature."""
 
+SIGNATURES_REMEMBERED: Final = 64
+"""A signature is read when its document is, and once more when it is verified."""
+
 
 @lru_cache(maxsize=KEYS_REMEMBERED)
 def decode_key(text: str) -> bytes | None:
@@ -57,6 +60,7 @@ def decode_key(text: str) -> bytes | None:
     return _decode(text, KEY_BYTES) if _is_key_text(text) else None
 
 
+@lru_cache(maxsize=SIGNATURES_REMEMBERED)
 def decode_signature(text: str) -> bytes | None:
     """Return the 64 bytes that base58 `text` spells, or None if it is not their one spelling."""
     return _decode(text, SIGNATURE_BYTES) if _is_signature_text(text) else None

@@ -34,7 +34,9 @@ from pydantic import (
     PlainSerializer,
     ValidationError,
     WithJsonSchema,
+    model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from permits import keys
 from permits.canonical import parse
@@ -72,6 +74,12 @@ def timestamp(at_ms: int) -> str:
 
 def _spells_32_bytes(text: str) -> str:
     if keys.decode_key(text) is None:
+        raise ValueError
+    return text
+
+
+def _spells_64_bytes(text: str) -> str:
+    if keys.decode_signature(text) is None:
         raise ValueError
     return text
 
@@ -207,10 +215,11 @@ class Permit(_Document):
     nonce: Annotated[str, Field(pattern="^([0-9a-f]{2}){16,64}$")]
     """What sets two permits of the same bounds apart: 32 to 128 lowercase hex digits, an even number."""
 
-    def model_post_init(self, _context: object, /) -> None:
-        """Refuse a permit that would end before it begins."""
+    @model_validator(mode="after")
+    def _begin_before_end(self) -> Self:
         if self.issued_at_ms >= self.expires_at_ms:
-            raise SchemaError(Code.SCHEMA_TIME_ORDER, "issuedAt", self.issued_at, "must be before `expiresAt`")
+            raise PydanticCustomError("time_order", "")
+        return self
 
     @property
     def issued_at_ms(self) -> int:
@@ -246,7 +255,7 @@ class SignedPermit(_Document):
     wallet_address: Annotated[PublicKey, Field(alias="walletAddress")]
     """The signer, base58 of 32 bytes."""
 
-    signature: Annotated[str, Field(pattern=f"^{keys.SIGNATURE_PATTERN}$")]
+    signature: Annotated[str, Field(pattern=f"^{keys.SIGNATURE_PATTERN}$"), AfterValidator(_spells_64_bytes)]
     """base58 of 64 bytes, over the permit's canonical bytes in the envelope."""
 
     envelope: Envelope = "raw"
@@ -268,5 +277,7 @@ def _first_broken_rule(error: ValidationError) -> SchemaError:
             return SchemaError(Code.SCHEMA_MISSING_KEY, field, None, "must be there")
         case "extra_forbidden":
             return SchemaError(Code.SCHEMA_UNKNOWN_KEY, field, None, "is not a key of this document")
+        case "time_order":
+            return SchemaError(Code.SCHEMA_TIME_ORDER, "issuedAt", None, "must be before `expiresAt`")
     code, rule = RULES.get(field or "permit", RULES["permit"])
     return SchemaError(code, field, finding["input"], rule)

@@ -22,11 +22,10 @@ from permits.errors import (
     CanonicalFormError,
     Code,
     KeyEncodingError,
-    SchemaError,
     SignatureError,
     TimeError,
 )
-from permits.model import RULES, Permit, SignedPermit
+from permits.model import Permit, SignedPermit
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -86,11 +85,10 @@ def verify(
     if isinstance(signed, bytes):
         signed = SignedPermit.from_json(signed)
     permit = signed.permit
-    signature = _signature_bytes(signed.signature)
     canonical = permit.canonical_bytes()
     _check_session_key(permit.session_pubkey)
     signer = _check_wallet(signed.wallet_address, wallet)
-    _check_signature(signed, signature, signer, canonical, envelopes)
+    _check_signature(signed, signer, canonical, envelopes)
     _check_time(permit, now_ms, lifetime_ms_max, clock_skew_ms)
     return _verified(
         permit=permit,
@@ -131,14 +129,6 @@ def permit_id(wallet: bytes, canonical: bytes) -> str:
     return sha256(PERMIT_ID_TAG + wallet + canonical).hexdigest()
 
 
-def _signature_bytes(text: str) -> bytes:
-    signature = keys.decode_signature(text)
-    if signature is None:
-        code, rule = RULES["signature"]
-        raise SchemaError(code, "signature", text, rule)
-    return signature
-
-
 def _check_session_key(text: str) -> None:
     key = _decoded(text)
     if not keys.is_canonical_point(key):
@@ -168,9 +158,7 @@ def _check_wallet(text: str, expected: str | None) -> bytes:
     return key
 
 
-def _check_signature(
-    signed: SignedPermit, signature: bytes, signer: bytes, canonical: bytes, envelopes: Collection[Envelope]
-) -> None:
+def _check_signature(signed: SignedPermit, signer: bytes, canonical: bytes, envelopes: Collection[Envelope]) -> None:
     if signed.envelope not in envelopes:
         raise SignatureError(
             Code.SIGNATURE_ENVELOPE_NOT_ALLOWED,
@@ -178,8 +166,9 @@ def _check_signature(
             signed.envelope,
             f"must be one of {', '.join(envelopes)}",
         )
+    message = enclose(signed.envelope, signer, canonical)
     try:
-        crypto_sign_open(signature + enclose(signed.envelope, signer, canonical), signer)
+        crypto_sign_open(_decoded_signature(signed.signature) + message, signer)
     except BadSignatureError:
         raise SignatureError(
             Code.SIGNATURE_INVALID,
@@ -209,6 +198,11 @@ def _check_time(permit: Permit, now_ms: int | None, lifetime_ms_max: int, clock_
 def _decoded(text: str) -> bytes:
     """Return the bytes of a key whose spelling the model has checked already."""
     return cast("bytes", keys.decode_key(text))
+
+
+def _decoded_signature(text: str) -> bytes:
+    """Return the bytes of a signature whose spelling the model has checked already."""
+    return cast("bytes", keys.decode_signature(text))
 
 
 def _verified(**fields: object) -> VerifiedPermit:

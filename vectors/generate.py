@@ -365,6 +365,31 @@ def make_schema():
         for number, value in enumerate(values):
             broken = {**PERMIT, field: value}
             spells(file, f"{field}-{number}", f"{field} is {_shown(value)}", text_of(broken), code, field)
+    for place in (1, 10, 15, 20, 25):
+        value = uuid[:place] + uuid[place].upper() + uuid[place + 1 :]
+        broken = {**PERMIT, "agentId": value}
+        spells(file, f"agentId-upper-{place}", f"agentId is {value}", text_of(broken), "SCHEMA_AGENT_ID", "agentId")
+    bad_id = {**PERMIT, "agentId": ""}
+    without = {key: value for key, value in bad_id.items() if key != "nonce"}
+    for name, comment, document, code in (
+        ("missing-before-unknown", "no nonce, and an unknown key", {**without, "a": 1}, "SCHEMA_MISSING_KEY"),
+        ("missing-before-rule", "no nonce, and no agentId's form", without, "SCHEMA_MISSING_KEY"),
+        ("unknown-before-rule", "an unknown key, and no agentId's form", {**bad_id, "a": 1}, "SCHEMA_UNKNOWN_KEY"),
+        ("first-rule", "no agentId's and no nonce's form", {**bad_id, "nonce": ""}, "SCHEMA_AGENT_ID"),
+        (
+            "first-rule-whatever-stands-first",
+            "the same, nonce first",
+            {"nonce": "", **bad_id, "nonce": ""},
+            "SCHEMA_AGENT_ID",
+        ),
+        (
+            "rule-before-time-order",
+            "no nonce's form, and it ends first",
+            {**PERMIT, "expiresAt": ISSUED, "nonce": ""},
+            "SCHEMA_NONCE",
+        ),
+    ):
+        spells(file, f"order-{name}", comment, text_of(document), code, "order")
     for number, token in enumerate(
         ("0", "-0", "0.00", "-1", "-0.01", "0.001", "250.001", "250.000", "0.009", "1000000000.01", "1000000001",
          '"250"', "true", "null", "[250]", '{"usd": 250}', '""')
@@ -422,6 +447,96 @@ def make_transport():
     ):  # fmt: skip
         for number, value in enumerate(values):
             verifies(file, f"{field}-{number}", f"{field} is {_shown(value)}", {**good, field: value}, code, field)
+    ends_first = {**PERMIT, "expiresAt": ISSUED}
+    for name, comment, changes, code in (
+        (
+            "missing-before-time-order",
+            "no signature, and the permit ends first",
+            {"permit": ends_first, "signature": ...},
+            "SCHEMA_MISSING_KEY",
+        ),
+        (
+            "unknown-before-time-order",
+            "an unknown key, and the permit ends first",
+            {"permit": ends_first, "a": 1},
+            "SCHEMA_UNKNOWN_KEY",
+        ),
+        (
+            "outer-missing-before-inner-unknown",
+            "no signature, and an unknown key in the permit",
+            {"permit": {**PERMIT, "a": 1}, "signature": ...},
+            "SCHEMA_MISSING_KEY",
+        ),
+        (
+            "object-before-missing",
+            "the permit is no object, and there is no signature",
+            {"permit": 1, "signature": ...},
+            "SCHEMA_NOT_AN_OBJECT",
+        ),
+        (
+            "permit-before-transport",
+            "no nonce's form, and no wallet's",
+            {"permit": {**PERMIT, "nonce": ""}, "walletAddress": ""},
+            "SCHEMA_NONCE",
+        ),
+        (
+            "time-order-before-transport",
+            "the permit ends first, and no wallet's form",
+            {"permit": ends_first, "walletAddress": ""},
+            "SCHEMA_TIME_ORDER",
+        ),
+        (
+            "wallet-before-signature",
+            "no wallet's and no signature's form",
+            {"walletAddress": "", "signature": ""},
+            "SCHEMA_WALLET_ADDRESS",
+        ),
+        (
+            "signature-before-envelope",
+            "63 bytes of signature, and no envelope",
+            {"signature": base58(b"\xff" * 63), "envelope": ""},
+            "SCHEMA_SIGNATURE",
+        ),
+        (
+            "schema-before-key",
+            "a wallet of small order, and no envelope",
+            {"walletAddress": "1" * 32, "envelope": ""},
+            "SCHEMA_ENVELOPE",
+        ),
+        (
+            "key-before-signature",
+            "a wallet of small order, which didn't sign",
+            {"walletAddress": "1" * 32},
+            "KEY_WALLET_ORDER",
+        ),
+        (
+            "session-before-wallet",
+            "both keys of small order",
+            {"permit": {**PERMIT, "sessionPubkey": "1" * 32}, "walletAddress": "1" * 32},
+            "KEY_SESSION_SMALL_ORDER",
+        ),
+    ):
+        document = {key: value for key, value in {**good, **changes}.items() if value is not ...}
+        verifies(file, f"order-{name}", comment, document, code, "order")
+    late = signed(signature=base58(OTHER.sign(canonical(PERMIT))))
+    verifies(
+        file,
+        "order-signature-before-time",
+        "another's signature, after its end",
+        late,
+        "SIGNATURE_INVALID",
+        "order",
+        now=EXPIRES_MS,
+    )
+    verifies(
+        file,
+        "order-envelope-before-signature",
+        "another's signature in an envelope that isn't allowed",
+        late,
+        "SIGNATURE_ENVELOPE_NOT_ALLOWED",
+        "order",
+        envelopes=["offchain-v0"],
+    )
     inside = text_of(good).replace(b'"nonce"', b'"nonce": "", "nonce"')
     verifies(file, "duplicate-inside", "a key of the permit twice", inside, "JSON_DUPLICATE_KEY")
     outside = text_of(good).replace(b'"walletAddress"', b'"walletAddress": "", "walletAddress"')
