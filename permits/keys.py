@@ -18,12 +18,23 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import base58
 from nacl.bindings import crypto_core_ed25519_is_valid_point
 
-__all__ = ["decode_key", "decode_signature", "encode", "has_prime_order", "is_canonical_point", "is_small_order"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "NOT_CANONICAL_KEYS",
+    "SMALL_ORDER_KEYS",
+    "decode_key",
+    "decode_signature",
+    "decode_wallet",
+    "encode",
+    "has_prime_order",
+]
 
 KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
@@ -36,28 +47,31 @@ _is_signature_text = re.compile(SIGNATURE_PATTERN).fullmatch
 P: Final = 2**255 - 19
 SIGN_BIT: Final = 1 << 255
 
-SMALL_ORDER_Y: Final = frozenset(
-    {
-        0,  # order 4
-        1,  # order 1
-        P - 1,  # order 2
-        0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,  # order 8
-        0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,  # order 8
-    }
+SMALL_ORDER_Y: Final = (
+    0,  # order 4
+    1,  # order 1
+    P - 1,  # order 2
+    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,  # order 8
+    0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,  # order 8
 )
 """The y coordinates of the eight points of small order; each point with x ≠ 0 comes in two signs of x."""
 
-KEYS_REMEMBERED: Final = 16_384
-"""A few MB at most. A wallet signs many permits, and each of its checks costs nearly as much as a signature."""
+WALLETS_REMEMBERED: Final = 16_384
+"""A few MB at most. A wallet signs many permits, and its check costs nearly as much as a signature's."""
 
 SIGNATURES_REMEMBERED: Final = 64
 """A signature is read when its document is, and once more when it is verified."""
 
 
-@lru_cache(maxsize=KEYS_REMEMBERED)
 def decode_key(text: str) -> bytes | None:
     """Return the 32 bytes that base58 `text` spells, or None if it is not their one spelling."""
     return _decode(text, KEY_BYTES) if _is_key_text(text) else None
+
+
+@lru_cache(maxsize=WALLETS_REMEMBERED)
+def decode_wallet(text: str) -> bytes | None:
+    """Return what `decode_key` does, from memory if it can."""
+    return decode_key(text)
 
 
 @lru_cache(maxsize=SIGNATURES_REMEMBERED)
@@ -71,17 +85,7 @@ def encode(data: bytes) -> str:
     return base58.b58encode(data).decode("ascii")
 
 
-def is_canonical_point(key: bytes) -> bool:
-    """Tell whether the 32 bytes of `key` spell their y coordinate below p (RFC 8032, section 5.1.3, step 1)."""
-    return int.from_bytes(key, "little") & ~SIGN_BIT < P
-
-
-def is_small_order(key: bytes) -> bool:
-    """Tell whether `key` is one of the points whose order divides 8, whatever its sign bit says."""
-    return int.from_bytes(key, "little") & ~SIGN_BIT in SMALL_ORDER_Y
-
-
-@lru_cache(maxsize=KEYS_REMEMBERED)
+@lru_cache(maxsize=WALLETS_REMEMBERED)
 def has_prime_order(key: bytes) -> bool:
     """Tell whether `key` is a point of the prime-order subgroup."""
     return crypto_core_ed25519_is_valid_point(key)
@@ -117,3 +121,15 @@ def _decode(text: str, size: int) -> bytes | None:
     if (number.bit_length() + 7) // 8 + zeros != size:
         return None
     return number.to_bytes(size, "big")
+
+
+def _spellings(ys: Iterable[int]) -> frozenset[str]:
+    """Return the base58 texts of the keys with these y coordinates, with both signs of x."""
+    return frozenset(encode((y | sign).to_bytes(KEY_BYTES, "little")) for y in ys for sign in (0, SIGN_BIT))
+
+
+NOT_CANONICAL_KEYS: Final = _spellings(range(P, SIGN_BIT))
+"""All 38 keys whose y is not below p: second spellings of other keys (RFC 8032, section 5.1.3, step 1)."""
+
+SMALL_ORDER_KEYS: Final = _spellings(SMALL_ORDER_Y)
+"""All 10 keys, spelled canonically but for the sign of x = 0, whose point's order divides 8."""

@@ -101,6 +101,8 @@ def _real_date(text: str) -> str:
 
 def _cents(amount: object) -> int:
     """Return `amount` dollars in cents, exactly: no float is ever rounded into them."""
+    if type(amount) is int and 0 < amount <= MAX_AMOUNT_USD:
+        return amount * 100
     if isinstance(amount, bool) or not isinstance(amount, int | float | Decimal):
         raise ValueError  # noqa: TRY004 - pydantic turns a ValueError into a refusal
     dollars = Decimal(str(amount))
@@ -121,6 +123,12 @@ def _dollars(cents: int) -> int | float:
     Whole dollars are integers; others are floats, which spell cents exactly: at most 12 of a float's 15 digits.
     """
     return cents // 100 if cents % 100 == 0 else cents / 100
+
+
+def _spells_a_wallet(text: str) -> str:
+    if keys.decode_wallet(text) is None:
+        raise ValueError
+    return text
 
 
 PublicKey = Annotated[str, Field(pattern=f"^{keys.KEY_PATTERN}$"), AfterValidator(_spells_32_bytes)]
@@ -252,7 +260,9 @@ class SignedPermit(_Document):
     """
 
     permit: Permit
-    wallet_address: Annotated[PublicKey, Field(alias="walletAddress")]
+    wallet_address: Annotated[
+        str, Field(alias="walletAddress", pattern=f"^{keys.KEY_PATTERN}$"), AfterValidator(_spells_a_wallet)
+    ]
     """The signer, base58 of 32 bytes."""
 
     signature: Annotated[str, Field(pattern=f"^{keys.SIGNATURE_PATTERN}$"), AfterValidator(_spells_64_bytes)]

@@ -34,6 +34,7 @@ __all__ = ["VerifiedPermit", "permit_id", "verify", "verify_bytes"]
 
 RAW_ONLY: Final[tuple[Envelope, ...]] = ("raw",)
 PERMIT_ID_TAG: Final = b"holdfire/permit/v1\x00"
+NOT_CANONICAL: Final = "must spell its point canonically (y < 2**255 - 19)"
 LIFETIME_MS_MAX: Final = 366 * 86_400_000
 """A year and a day: a permit that outlives the attention of the user who signed it protects nobody."""
 
@@ -130,27 +131,16 @@ def permit_id(wallet: bytes, canonical: bytes) -> str:
 
 
 def _check_session_key(text: str) -> None:
-    key = _decoded(text)
-    if not keys.is_canonical_point(key):
-        raise KeyEncodingError(
-            Code.KEY_SESSION_ENCODING,
-            "sessionPubkey",
-            text,
-            "must spell its point canonically (y < 2**255 - 19)",
-        )
-    if keys.is_small_order(key):
+    if text in keys.NOT_CANONICAL_KEYS:
+        raise KeyEncodingError(Code.KEY_SESSION_ENCODING, "sessionPubkey", text, NOT_CANONICAL)
+    if text in keys.SMALL_ORDER_KEYS:
         raise KeyEncodingError(Code.KEY_SESSION_SMALL_ORDER, "sessionPubkey", text, "must not be of small order")
 
 
 def _check_wallet(text: str, expected: str | None) -> bytes:
-    key = _decoded(text)
-    if not keys.is_canonical_point(key):
-        raise KeyEncodingError(
-            Code.KEY_WALLET_ENCODING,
-            "walletAddress",
-            text,
-            "must spell its point canonically (y < 2**255 - 19)",
-        )
+    key = cast("bytes", keys.decode_wallet(text))  # the model has checked the spelling
+    if text in keys.NOT_CANONICAL_KEYS:
+        raise KeyEncodingError(Code.KEY_WALLET_ENCODING, "walletAddress", text, NOT_CANONICAL)
     if not keys.has_prime_order(key):
         raise KeyEncodingError(Code.KEY_WALLET_ORDER, "walletAddress", text, "must be a point of prime order")
     if expected is not None and text != expected:
@@ -166,9 +156,9 @@ def _check_signature(signed: SignedPermit, signer: bytes, canonical: bytes, enve
             signed.envelope,
             f"must be one of {', '.join(envelopes)}",
         )
-    message = enclose(signed.envelope, signer, canonical)
+    signature = cast("bytes", keys.decode_signature(signed.signature))  # the model has checked the spelling
     try:
-        crypto_sign_open(_decoded_signature(signed.signature) + message, signer)
+        crypto_sign_open(signature + enclose(signed.envelope, signer, canonical), signer)
     except BadSignatureError:
         raise SignatureError(
             Code.SIGNATURE_INVALID,
@@ -193,16 +183,6 @@ def _check_time(permit: Permit, now_ms: int | None, lifetime_ms_max: int, clock_
         raise TimeError(Code.TIME_NOT_YET_VALID, "issuedAt", permit.issued_at, "must not be in the future")
     if now_ms + clock_skew_ms >= expires_at_ms:
         raise TimeError(Code.TIME_EXPIRED, "expiresAt", permit.expires_at, "must be in the future")
-
-
-def _decoded(text: str) -> bytes:
-    """Return the bytes of a key whose spelling the model has checked already."""
-    return cast("bytes", keys.decode_key(text))
-
-
-def _decoded_signature(text: str) -> bytes:
-    """Return the bytes of a signature whose spelling the model has checked already."""
-    return cast("bytes", keys.decode_signature(text))
 
 
 def _verified(**fields: object) -> VerifiedPermit:

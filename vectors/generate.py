@@ -379,7 +379,7 @@ def make_schema():
         (
             "first-rule-whatever-stands-first",
             "the same, nonce first",
-            {"nonce": "", **bad_id, "nonce": ""},
+            {"nonce": "", **without},
             "SCHEMA_AGENT_ID",
         ),
         (

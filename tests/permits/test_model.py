@@ -268,7 +268,7 @@ def test_a_time_written_is_read_back(at_ms):
     assert utc_ms(timestamp(at_ms)) == at_ms
 
 
-TRANSPORT = {"permit": PERMIT, "walletAddress": key(1).wallet_address, "signature": "2" * 87}
+TRANSPORT = {"permit": PERMIT, "walletAddress": key(1).wallet_address, "signature": keys.encode(b"\xff" * 64)}
 
 
 @pytest.mark.parametrize(
@@ -277,6 +277,8 @@ TRANSPORT = {"permit": PERMIT, "walletAddress": key(1).wallet_address, "signatur
         ({"walletAddress": "x"}, Code.SCHEMA_WALLET_ADDRESS),
         ({"signature": "x"}, Code.SCHEMA_SIGNATURE),
         ({"signature": 3}, Code.SCHEMA_SIGNATURE),
+        ({"signature": keys.encode(b"\xff" * 63)}, Code.SCHEMA_SIGNATURE),
+        ({"signature": keys.encode(b"\x01" * 65)}, Code.SCHEMA_SIGNATURE),
         ({"envelope": "RAW"}, Code.SCHEMA_ENVELOPE),
         ({"envelope": None}, Code.SCHEMA_ENVELOPE),
         ({"extra": 1}, Code.SCHEMA_UNKNOWN_KEY),

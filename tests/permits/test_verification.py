@@ -119,10 +119,6 @@ def test_s_plus_l_is_not_a_second_signature():
     assert refused(changed(signature=keys.encode(signature[:32] + s.to_bytes(32, "little")))) is Code.SIGNATURE_INVALID
 
 
-def test_a_signature_of_63_bytes_is_refused_as_what_it_is():
-    assert refused(changed(signature=keys.encode(b"\xff" * 63))) is Code.SCHEMA_SIGNATURE
-
-
 def test_nobody_signs_for_the_wallet_of_all_ones():
     forged = changed(walletAddress="1" * 32, signature=keys.encode(b"\1" + bytes(63)))
     assert refused(forged) is Code.KEY_WALLET_ORDER
