@@ -104,10 +104,10 @@ def _firing(head: Head) -> dict[str, int]:
 
 def _finding(entry: Entry, attempts: int, activations: dict[int, Entry]) -> str | None:
     if entry.attempt not in (None, attempts):
-        return f"entry {entry.seq} is attempt {entry.attempt}, but the {attempts}th"
+        return f"entry {entry.seq} is attempt {entry.attempt}, but should be {attempts}"
     if entry.kind is Kind.ACTIVATED and not _id_fits(_bounds(entry)):
         return f"entry {entry.seq}: the permit's id is not that of its bounds"
-    if entry.kind in (Kind.AUTHORIZED, Kind.REFUSED):
+    if "evidence" in entry.body:
         activated = activations.get(entry.body["evidence"]["activation"])
         if activated is None:
             return f"entry {entry.seq} was decided by no activation"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+PORT_MAX: Final = 65_535
 EXTRA_OF: Final = {"rich": "cli", "solders": "solana", "starlette": "service", "uvicorn": "service"}
 
 
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         extra = EXTRA_OF.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        return _fail(f"this command needs the extra `{extra}`: pip install 'holdfire[{extra}]'", status=2)
+        return _fail(f"this command needs the extra `{extra}`, and more: pip install 'holdfire[all]'", status=2)
     except ExecutorError as error:
         return _fail(str(error))
     except OSError as error:
@@ -44,13 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="executor", description="Fire only as a permit and the caps allow.")
+    parser.add_argument("--version", action="version", version=version("holdfire"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="a permit, refusals and real fires in a local Solana VM")
     demo.add_argument("--dir", type=Path, help="the folder to write in, without a ledger yet (default: a new one)")
     demo.add_argument("--seed", type=int, help="make every id and key reproducible")
     demo.add_argument("--serve", action="store_true", help="keep the event stream up afterwards")
-    demo.add_argument("--port", type=int, default=8787, help="where --serve listens on 127.0.0.1 (default: 8787)")
+    demo.add_argument("--port", type=_port, default=8787, help="where --serve listens on 127.0.0.1 (default: 8787)")
     demo.set_defaults(run=_demo)
 
     database = commands.add_parser("db", help="look after a ledger").add_subparsers(required=True, metavar="COMMAND")
@@ -59,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--seal-key", type=Path, required=True, help="a file with the seal key's 64 hex digits")
     check.set_defaults(run=_check)
     return parser
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= PORT_MAX):
+        raise argparse.ArgumentTypeError(f"`{text}` is not a port from 0 to {PORT_MAX}")
+    return int(text)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -73,7 +82,7 @@ def _check(arguments: argparse.Namespace) -> int:
         report = check_ledger(ledger)
     for finding in report.findings:
         print(finding)
-    print(f"{report.entries} entries of {report.wallets} wallets: {len(report.findings)} findings")
+    print(f"entries: {report.entries}, wallets: {report.wallets}, findings: {len(report.findings)}")
     return 1 if report.findings else 0
 
 

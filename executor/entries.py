@@ -19,7 +19,7 @@ from permits.canonical import canonicalize
 
 __all__ = ["Entry", "Head", "Kind", "chain_start", "index_of", "next_hash"]
 
-ENTRY_TAG: Final = b"holdfire/entry/v1\x00"
+HASH_TAG: Final = b"holdfire/entry/v1\x00"
 CHAIN_TAG: Final = b"holdfire/chain/v1\x00"
 
 
@@ -113,4 +113,4 @@ def chain_start(epoch: str, wallet: str) -> str:
 
 def next_hash(before: str, entry: bytes) -> str:
     """Return the chain hash, in hex, of an entry's canonical bytes after the hash `before`."""
-    return sha256(ENTRY_TAG + bytes.fromhex(before) + entry).hexdigest()
+    return sha256(HASH_TAG + bytes.fromhex(before) + entry).hexdigest()

@@ -7,7 +7,7 @@ an execution has come; `settle` takes up a signed one where its process left it.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from solders.pubkey import Pubkey
 from solders.token.associated import get_associated_token_address
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 __all__ = ["Executor", "Outcome"]
 
 
+UNRECORDED: Final = frozenset(
+    {Reason.LEDGER_TAMPERED, Reason.CLOCK_UNTRUSTED, Reason.AGENT_UNKNOWN, Reason.EXECUTION_CONFLICT}
+)
+"""Refusals that leave no entry under the request's executionId."""
+
+
 class Outcome(NamedTuple):
     """What became of a request."""
 
@@ -53,7 +59,7 @@ class Executor:
         """Carry out `request` if the guard allows it. The same executionId again only returns what became of it.
 
         Raises:
-            ChainError: there is no such rail; nothing was authorized.
+            ChainError: there is no such rail, and nothing was authorized.
             LedgerError, VaultError: a fault; the execution stands as the ledger says.
 
         """
@@ -62,6 +68,8 @@ class Executor:
         decision = self._guard.authorize(request)
         if decision.outcome == "allowed" and decision.authorization is not None:
             self._carry_out(decision.authorization)
+        if isinstance(decision, Refused) and decision.reason in UNRECORDED:
+            return Outcome(decision, None)
         return Outcome(decision, self._guard.execution(request.wallet, request.execution_id))
 
     def settle(self, wallet: str, execution_id: str) -> AttemptState:

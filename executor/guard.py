@@ -11,7 +11,7 @@ What entries hold, by kind:
 | reserved | sessionPubkey |
 | activated | bounds |
 | authorized, refused | evidence, decision; authorized also claimHash |
-| voided | reason, and detail, or decision where the rules said no at signing |
+| voided | reason, and detail; or evidence and decision, where the rules said no at signing |
 | signed | txSignature, transaction (hex), lastValidBlockHeight |
 | landed | rail, txSignature, fill |
 | failed | reason, detail |
@@ -20,6 +20,7 @@ What entries hold, by kind:
 
 from __future__ import annotations
 
+import re
 import secrets
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
@@ -38,6 +39,7 @@ from executor.ledger import Ledger, system_clock_ms
 from executor.lifecycle import AgentState, AttemptState, require_agent_step, require_attempt_step
 from executor.reasons import Reason
 from permits import ENVELOPES, SignedPermit, keys, verify
+from permits.model import UUID_PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
 __all__ = ["Agent", "Execution", "Guard"]
 
 CLAIM_BYTES: Final = 16
+
+_is_uuid = re.compile(UUID_PATTERN).fullmatch
 
 
 class Agent(NamedTuple):
@@ -137,7 +141,7 @@ class Guard:
         Again with the same key it changes nothing.
 
         Raises:
-            ValueError: an address isn't base58 of 32 bytes.
+            ValueError: an address isn't base58 of 32 bytes, or `agent_id` no UUID as permits spell it.
             IllegalTransition: the agent has another session key, or the key another agent.
             LedgerError: as `Ledger.transaction`.
 
@@ -145,6 +149,8 @@ class Guard:
         for address in (wallet, session_pubkey):
             if keys.decode_key(address) is None:
                 raise ValueError(f"`{address[:64]}` is not base58 of 32 bytes")
+        if not _is_uuid(agent_id):
+            raise ValueError(f"`{agent_id[:64]}` is not a UUID in lowercase with hyphens")
         with self.ledger.transaction(wallet, create=True) as transaction:
             held = transaction.reservation(session_pubkey)
             if held is not None and held.entry.agent_id == agent_id:
@@ -259,12 +265,12 @@ class Guard:
         with self.ledger.transaction(authorization.wallet) as transaction:
             decided = _attempt(transaction, authorization.execution_id, AttemptState.SIGNED)
             self._require_genuine(transaction, decided, authorization)
-            refused = self._decide_again(transaction, decided)
+            refused, evidence = self._decide_again(transaction, decided)
             if refused is not None:
                 transaction.append(
                     Kind.VOIDED,
                     authorization.agent_id,
-                    {"reason": refused.reason, "decision": refused.to_json_object()},
+                    {"reason": refused.reason, **evidence, "decision": refused.to_json_object()},
                     execution_id=authorization.execution_id,
                 )
                 return refused
@@ -414,19 +420,24 @@ class Guard:
         authorization = self._authorization(decided, evidence, bounds, claim)
         return decision.model_copy(update={"authorization": authorization})
 
-    def _decide_again(self, transaction: WalletTransaction, decided: SealedEntry) -> Refused | None:
-        """Hold an authorized attempt against everything once more, at this moment's state, quotes and time."""
+    def _decide_again(
+        self, transaction: WalletTransaction, decided: SealedEntry
+    ) -> tuple[Refused | None, dict[str, Any]]:
+        """Hold an authorized attempt against everything once more, at this moment's state, quotes and time.
+
+        The second value is the evidence, as an entry keeps it; empty where the decision needed none.
+        """
         entry = decided.entry
         if transaction.now_ms >= entry.at_ms + self.ledger.limits.authorization_ttl_s * 1000:
-            return Refused(reason=Reason.AUTHORIZATION_EXPIRED)
+            return Refused(reason=Reason.AUTHORIZATION_EXPIRED), {}
         request = Evidence.from_json_object(entry.body["evidence"]).request
         activated = _activation(transaction, request.agent_id)
         if activated is None or entry.attempt is None:
-            return Refused(reason=Reason.AGENT_UNKNOWN)
+            return Refused(reason=Reason.AGENT_UNKNOWN), {}
         bounds = _bounds(activated)
         evidence = self._evidence(transaction, request, activated.entry.seq, bounds, entry.attempt)
         decision = evidence.decide(bounds, transaction.now_ms)
-        return decision if isinstance(decision, Refused) else None
+        return decision if isinstance(decision, Refused) else None, {"evidence": evidence.to_json_object()}
 
     def _evidence(
         self, transaction: WalletTransaction, request: FireRequest, activation: int, bounds: Bounds, attempt: int

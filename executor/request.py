@@ -7,10 +7,11 @@ from typing import Annotated
 from pydantic import Field
 
 from executor.value import BaseUnits, Value
+from permits.model import UUID_PATTERN
 
 __all__ = ["FireRequest", "Uuid"]
 
-Uuid = Annotated[str, Field(pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
+Uuid = Annotated[str, Field(pattern=f"^{UUID_PATTERN}$")]
 """A UUID in lowercase, with hyphens."""
 
 AssetName = Annotated[str, Field(pattern="^[A-Za-z0-9]{1,44}$")]

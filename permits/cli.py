@@ -13,6 +13,7 @@ import sys
 import time
 import warnings as python_warnings
 from decimal import Decimal, InvalidOperation
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="permits", description="Issue, read and check permits, offline.")
+    parser.add_argument("--version", action="version", version=version("holdfire"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     keygen = commands.add_parser("keygen", help="make a wallet's key pair in a new file, as solana-keygen does")

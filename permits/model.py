@@ -48,6 +48,7 @@ __all__ = ["Permit", "SignedPermit", "timestamp", "utc_ms"]
 WHITELIST_ASSETS_MAX: Final = 50
 MAX_AMOUNT_USD: Final = 10**9
 
+UUID_PATTERN: Final = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 SYMBOL_PATTERN: Final = "[A-Za-z0-9]{1,16}"
 SYMBOL_CHARACTERS_MAX: Final = 16
 TIMESTAMP_PATTERN: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{3})?Z"
@@ -197,7 +198,7 @@ class Permit(_Document):
 
     agent_id: Annotated[
         str,
-        Field(alias="agentId", pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"),
+        Field(alias="agentId", pattern=f"^{UUID_PATTERN}$"),
     ]
     """The agent that may act: a UUID in lowercase, with hyphens."""
 

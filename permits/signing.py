@@ -155,11 +155,11 @@ def draft(
         {
             "agentId": agent_id,
             "sessionPubkey": session_pubkey,
-            "assetWhitelist": list(asset_whitelist),
+            "assetWhitelist": asset_whitelist if isinstance(asset_whitelist, str) else list(asset_whitelist),
             "maxAmountPerExecutionUsd": max_amount_usd,
             "expiresAt": timestamp(issued_at_ms + lifetime_s * 1000),
             "issuedAt": timestamp(issued_at_ms),
-            "nonce": nonce or new_nonce(),
+            "nonce": new_nonce() if nonce is None else nonce,
         }
     )
 
@@ -175,7 +175,7 @@ def issue(permit: Permit, signer: Signer, *, envelope: Envelope = "raw") -> Sign
     wallet = keys.decode_key(signer.wallet_address) or b""
     message = enclose(envelope, wallet, permit.canonical_bytes())
     claim: dict[str, Any] = {
-        "permit": permit,
+        "permit": permit.to_json_object(),  # read anew: an object may have been changed past its rules
         "walletAddress": signer.wallet_address,
         "signature": keys.encode(signer.sign(message)),
         "envelope": envelope,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
@@ -71,7 +72,8 @@ class Story:
         address, port = bound.getsockname()
         url = f"http://{address}:{port}/api/agents/stream?walletAddress={self._world.wallet}&from=start"
         self._console.print(f"\nThe event stream stays up; Ctrl-C ends it. To see it:\n  curl -N '{url}'")
-        serve(create_app(self._world.guard.ledger), bound)
+        with suppress(KeyboardInterrupt):
+            serve(create_app(self._world.guard.ledger), bound)
 
     def _activate(self, title: str, *, show: bool = False) -> None:
         signed = self._world.sign_permit()
@@ -130,7 +132,11 @@ class Story:
         self._expect("the VM's balances are the ledger's", self._balances_fit(landed))
         report = check_ledger(self._world.guard.ledger)
         self._expect("the ledger is intact", not report.findings)
-        self._console.print(f"ledger: {report.entries} entries, each sealed and chained; every decision made again")
+        self._console.print(
+            f"ledger: {report.entries} entries, each sealed and chained; every decision made again. To check it:"
+        )
+        folder = self._world.folder
+        self._console.print(f"  executor db check {folder}/ledger.db --seal-key {folder}/seal.key")
         for surprise in self.surprises:
             self._console.print(f"[red]not as said:[/] {surprise}")
         if not self.surprises:

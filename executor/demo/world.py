@@ -54,7 +54,7 @@ class World:
             secrets.token_bytes if seed is None else random.Random(seed).randbytes  # noqa: S311 - a seed was asked for
         )
         self.now_ms = time.time_ns() // 1_000_000 if seed is None else SEEDED_START_MS
-        self.seal_key, master_key = self._make_keys()
+        seal_key, master_key = self._make_keys()
         self.chain = LocalChain(self.random_bytes)
         self.usdc = self._token("USDC", decimals=6)
         self.jto = self._token("JTO", decimals=9)
@@ -62,7 +62,7 @@ class World:
         self.quote_again()
         self.guard = Guard.open(
             folder / "ledger.db",
-            seal_keys=SealKeys.single(self.seal_key),
+            seal_keys=SealKeys.single(seal_key),
             prices=self.prices,
             assets=KnownAssets([self.usdc, self.jto]),
             clock=lambda: self.now_ms,

@@ -141,10 +141,8 @@ def insert_secret(connection: Connection, **columns: object) -> None:
     connection.execute(insert(session_secrets).values(**columns))
 
 
-def read_secret(connection: Connection, wallet: str, agent_id: str) -> Row[Any, Any] | None:
-    """Return the session key's address and its encrypted seed."""
-    return connection.execute(
-        select(session_secrets.c.session_pubkey, session_secrets.c.box).where(
-            session_secrets.c.wallet == wallet, session_secrets.c.agent_id == agent_id
-        )
+def read_secret(connection: Connection, wallet: str, agent_id: str) -> bytes | None:
+    """Return an agent's encrypted session key."""
+    return connection.scalars(
+        select(session_secrets.c.box).where(session_secrets.c.wallet == wallet, session_secrets.c.agent_id == agent_id)
     ).one_or_none()

@@ -71,7 +71,7 @@ entries = Table(
 """Every fact, in each wallet's order."""
 
 Index("one_entry_per_step", entries.c.wallet, entries.c.execution_id, entries.c.step, unique=True)
-Index("attempts_without_gaps", entries.c.wallet, entries.c.attempt, unique=True)
+Index("attempt_numbered_once", entries.c.wallet, entries.c.attempt, unique=True)
 Index("nonce_spent_once", entries.c.wallet, entries.c.nonce, unique=True)
 Index("session_key_reserved_once", entries.c.wallet, entries.c.session_pubkey, unique=True)
 Index("transaction_recorded_once", entries.c.wallet, entries.c.tx_signature, unique=True)
@@ -82,7 +82,6 @@ session_secrets = Table(
     metadata,
     Column("wallet", Text, primary_key=True),
     Column("agent_id", Text, primary_key=True),
-    Column("session_pubkey", Text, nullable=False),
     Column("box", LargeBinary, nullable=False),
 )
 """Session keys, encrypted under the vault's master key."""

@@ -181,8 +181,8 @@ class Ledger:
             with engine.begin() as connection:
                 yield connection
         except IntegrityError as error:
-            # INVARIANT: every unique key was looked up under the lock before; a clash means that a row hid from it.
-            raise LedgerTampered(f"a row stands where none was found: {error.orig}") from None
+            # Unique keys are looked up under the lock first: a clash means that a row hid from that, or a bug of ours.
+            raise LedgerTampered(f"the database refuses what its rows allow: {error.orig}") from None
         except SQLAlchemyError as error:
             raise LedgerError(f"the database failed: {getattr(error, 'orig', None) or error}") from None
 

@@ -46,7 +46,7 @@ class Quote(Value):
         """
         try:
             pico = int((Decimal(price_usd) * PICO).to_integral_value(ROUND_CEILING))
-        except ArithmeticError:
+        except (ArithmeticError, ValueError):
             raise ValueError(f"`{price_usd}` is not a price") from None
         return cls(mint=mint, price_pico_usd=pico, at_ms=at_ms, max_age_ms=max_age_ms, source=source)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
@@ -21,8 +21,6 @@ from permits import keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from sqlalchemy import Row
 
     from executor.guard import Guard
 
@@ -52,21 +50,20 @@ class SessionVault:
         The caller has authenticated the wallet. An agent has one session key: asked again, the same is returned.
 
         Raises:
+            VaultError: what lies there isn't this agent's, or under another master key.
             IllegalTransition, LedgerError: as `Guard.reserve_session_key`.
 
         """
-        held = self._row(wallet, agent_id)
-        if held is not None:
-            session_pubkey: str = held.session_pubkey
-        else:
-            seed = self._random_bytes(SEED_BYTES)
-            session_pubkey = keys.encode(bytes(SigningKey(seed).verify_key))
-            nonce = self._random_bytes(SecretBox.NONCE_SIZE)
-            box = bytes(self._box(wallet, agent_id).encrypt(seed, nonce))
-            with self._guard.ledger.connection(writing=True) as connection:
-                queries.insert_secret(
-                    connection, wallet=wallet, agent_id=agent_id, session_pubkey=session_pubkey, box=box
-                )
+        with self._guard.ledger.connection(writing=True) as connection:
+            held = queries.read_secret(connection, wallet, agent_id)
+            if held is None:
+                seed, nonce = self._random_bytes(SEED_BYTES), self._random_bytes(SecretBox.NONCE_SIZE)
+                box = bytes(self._box(wallet, agent_id).encrypt(seed, nonce))
+                queries.insert_secret(connection, wallet=wallet, agent_id=agent_id, box=box)
+                key = SigningKey(seed)
+            else:
+                key = self._open(wallet, agent_id, held)
+        session_pubkey = keys.encode(bytes(key.verify_key))
         self._guard.reserve_session_key(wallet, agent_id, session_pubkey)
         return session_pubkey
 
@@ -77,13 +74,11 @@ class SessionVault:
             VaultError: there is no such key, the master key is another, or the row holds another agent's key.
 
         """
-        held = self._row(wallet, agent_id)
+        with self._guard.ledger.connection(writing=False) as connection:
+            held = queries.read_secret(connection, wallet, agent_id)
         if held is None:
             raise VaultError(f"there is no session key for agent `{agent_id}`")
-        try:
-            key = SigningKey(self._box(wallet, agent_id).decrypt(held.box))
-        except CryptoError:
-            raise VaultError(f"the session key of agent `{agent_id}` doesn't open: another's, or master key") from None
+        key = self._open(wallet, agent_id, held)
         if keys.encode(bytes(key.verify_key)) != session_pubkey:
             raise VaultError(f"the session key of agent `{agent_id}` is not the one that was reserved")
         return key.sign(message).signature
@@ -92,9 +87,11 @@ class SessionVault:
         """Return the box of one agent, with a key of its own: what lies in another's row doesn't open with it."""
         return SecretBox(hmac.digest(self._master_key, f"holdfire/vault/v1 {wallet} {agent_id}".encode(), "sha256"))
 
-    def _row(self, wallet: str, agent_id: str) -> Row[Any, Any] | None:
-        with self._guard.ledger.connection(writing=False) as connection:
-            return queries.read_secret(connection, wallet, agent_id)
+    def _open(self, wallet: str, agent_id: str, box: bytes) -> SigningKey:
+        try:
+            return SigningKey(self._box(wallet, agent_id).decrypt(box))
+        except (CryptoError, TypeError, ValueError):
+            raise VaultError(f"the session key of agent `{agent_id}` doesn't open: another's, or master key") from None
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a vault doesn't leave its process")

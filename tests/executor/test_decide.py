@@ -3,7 +3,7 @@
 import pytest
 
 from executor.bounds import Bounds
-from executor.decide import Allowed, Refused, Usage, decide, read_decision
+from executor.decide import Allowed, Check, Refused, Usage, decide, read_decision
 from executor.lifecycle import AgentState
 from executor.limits import CLOCK_SKEW_MS, Limits
 from executor.prices.quote import Quote
@@ -165,6 +165,31 @@ def test_a_slot_frees_a_day_and_the_clocks_skew_later(request_, back_at_ms, allo
     if not allowed:
         assert decision.reason is Reason.EXECUTIONS_OVER_CAP
         assert decision.retry_at_ms == back_at_ms + DAY_MS + CLOCK_SKEW_MS
+
+
+def test_the_minimum_is_held_against_what_is_worst_for_the_agent(request_):
+    """Sold at the highest quote, bought at the lowest: no source that lags may hide a bad price."""
+    both = {USDC.mint: [quote(USDC, PICO), quote(USDC, PICO * 102 // 100)],
+            JTO.mint: [quote(JTO, 5 * PICO // 2), quote(JTO, 25 * PICO // 10 * 98 // 100)]}  # fmt: skip
+    owed = 100 * 102 * 97 * 10**9 * 100 // (250 * 98 * 100)  # 100 USDC at 1.02, less 3 %, in JTO at 2.45
+    refused = ask(request_(min_received=1), quotes=both)
+    assert [(check.reason, check.limit) for check in refused.checks] == [
+        (Reason.MIN_RECEIVED_TOO_LOW, str(owed + 1))  # rounded up
+    ]
+    assert isinstance(ask(request_(min_received=owed + 1), quotes=both), Allowed)
+
+
+def test_two_names_of_one_mint_are_one_asset(request_):
+    twin = JTO.model_copy(update={"mint": USDC.mint, "decimals": 6})
+    held = bounds().model_copy(update={"assets": (USDC, twin)})
+    assert Reason.ASSETS_IDENTICAL in reasons(ask(request_(), held=held))
+
+
+def test_all_must_be_cured_before_a_retry():
+    first = Check(reason=Reason.EXECUTIONS_OVER_CAP, limit="", actual="", retry_at_ms=5)
+    second = Check(reason=Reason.AGENTS_OVER_CAP, limit="", actual="", retry_at_ms=9)
+    refused = Refused.because([first, second])
+    assert (refused.reason, refused.retry_at_ms) == (Reason.AGENTS_OVER_CAP, 9)
 
 
 def test_no_retry_time_where_time_alone_cures_nothing(request_):

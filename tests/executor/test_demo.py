@@ -51,7 +51,7 @@ def test_what_it_wrote_can_be_checked(tmp_path):
     assert {each.name for each in tmp_path.iterdir()} >= {"ledger.db", "seal.key", "master.key"}
     assert (tmp_path / "seal.key").stat().st_mode & 0o777 == 0o600
     done = run("db", "check", tmp_path / "ledger.db", "--seal-key", tmp_path / "seal.key")
-    assert (done.returncode, done.stdout) == (0, "14 entries of 1 wallets: 0 findings\n")
+    assert (done.returncode, done.stdout) == (0, "entries: 14, wallets: 1, findings: 0\n")
 
 
 def test_it_fails_when_something_does_not_happen_as_said(tmp_path, monkeypatch):
@@ -102,7 +102,7 @@ def test_a_missing_extra_is_named():
     done = subprocess.run(
         [sys.executable, "-c", hidden, "demo"], capture_output=True, text=True, timeout=60, check=False
     )
-    failed_with_one_line(done, 2, "holdfire[cli]")
+    failed_with_one_line(done, 2, "the extra `cli`, and more: pip install 'holdfire[all]'")
 
 
 @pytest.mark.parametrize(
@@ -130,6 +130,8 @@ def test_a_wrong_seal_key_is_named(tmp_path):
 def test_misuse_exits_2():
     assert run("frobnicate").returncode == 2
     assert run("db").returncode == 2
+    assert run("demo", "--port", 99_999).returncode == 2
+    assert run("--version").stdout.strip()
 
 
 def test_it_writes_only_below_its_folder(tmp_path):

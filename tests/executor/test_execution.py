@@ -8,6 +8,7 @@ from executor.entries import Kind
 from executor.errors import ChainError
 from executor.execution import Executor
 from executor.lifecycle import AttemptState
+from executor.reasons import Reason
 from executor.signing import SigningGate
 
 
@@ -72,6 +73,26 @@ def test_a_rail_that_is_not_there_authorizes_nothing(world):
     with pytest.raises(ChainError, match="no rail"):
         world.executor.fire(request)
     assert world.guard.execution(world.wallet, request.execution_id) is None
+
+
+def test_a_refusal_that_is_not_recorded_has_no_story(world):
+    landed = world.request(1)
+    world.executor.fire(landed)
+    conflict = world.executor.fire(landed.model_copy(update={"sell_amount": 2}))
+    assert (conflict.decision.reason, conflict.execution) == (Reason.EXECUTION_CONFLICT, None)
+    unknown = world.executor.fire(world.request(1).model_copy(update={"agent_id": world.new_id()}))
+    assert (unknown.decision.reason, unknown.execution) == (Reason.AGENT_UNKNOWN, None)
+
+
+def test_a_tampered_ledger_is_a_refusal_too(world):
+    with world.guard.ledger.connection(writing=True) as connection:
+        ((seal,),) = connection.exec_driver_sql("SELECT mac FROM heads").fetchall()
+        connection.exec_driver_sql("UPDATE heads SET mac = x'00'")
+    outcome = world.executor.fire(world.request(1))
+    assert (outcome.decision.reason, outcome.execution) == (Reason.LEDGER_TAMPERED, None)
+    assert world.guard.activate(world.sign_permit()).reason is Reason.LEDGER_TAMPERED
+    with world.guard.ledger.connection(writing=True) as connection:
+        connection.exec_driver_sql("UPDATE heads SET mac = ?", (seal,))
 
 
 def test_a_rail_that_offers_nothing_voids_the_attempt(world):

@@ -16,7 +16,7 @@ from executor.fill import Landing
 from executor.lifecycle import AgentState, AttemptState
 from executor.limits import CLOCK_SKEW_MS, Limits
 from executor.reasons import Reason
-from permits import Permit, PermitError
+from permits import ENVELOPES, Permit, PermitError, issue
 from tests.support import HOUR_MS, JTO, USDC, Setup, key, uuid
 
 DAY_MS = 24 * HOUR_MS
@@ -55,6 +55,12 @@ def test_an_agent_keeps_one_session_key_and_a_key_one_agent(setup):
         setup.guard.reserve_session_key(setup.wallet, uuid(2), key(1).wallet_address)
     assert setup.guard.agent(setup.wallet, uuid(1)).state is AgentState.RESERVED
     assert setup.guard.agent(setup.wallet, uuid(2)) is None
+
+
+@pytest.mark.parametrize("agent_id", ["", "Not A Uuid", uuid(0xABCDEF).upper(), uuid(1) + "\n"])
+def test_an_agent_id_that_no_permit_could_name_is_refused(setup, agent_id):
+    with pytest.raises(ValueError, match="UUID"):
+        setup.guard.reserve_session_key(setup.wallet, agent_id, key(1).wallet_address)
 
 
 @pytest.mark.parametrize("address", ["", "x", "0" * 44, key(1).wallet_address + " "])
@@ -115,6 +121,31 @@ def test_a_permit_from_the_future_waits(setup):
     refused = setup.guard.activate(signed)
     assert refused.reason is Reason.PERMIT_NOT_YET_VALID
     assert refused.retry_at_ms == signed.permit.issued_at_ms
+    setup.now_ms += 1
+    assert isinstance(setup.guard.activate(signed), Bounds)
+
+
+def test_an_expired_permit_is_not_activated(setup):
+    setup.guard.reserve_session_key(setup.wallet, uuid(1), key(1).wallet_address)
+    signed = setup.permit(lifetime_s=60)
+    setup.now_ms += 60_000 - CLOCK_SKEW_MS
+    assert reason(setup.guard.activate(signed)) is Reason.PERMIT_EXPIRED
+    setup.now_ms -= 1
+    assert isinstance(setup.guard.activate(signed), Bounds)
+
+
+@pytest.mark.parametrize("envelope", ENVELOPES)
+def test_a_permit_signed_by_any_wallet_is_activated(setup, envelope):
+    setup.guard.reserve_session_key(setup.wallet, uuid(1), key(1).wallet_address)
+    bounds = setup.guard.activate(issue(setup.permit().permit, setup.signer, envelope=envelope))
+    assert bounds.envelope == envelope
+
+
+def test_a_clock_that_went_back_far_activates_nothing(setup):
+    setup.activate(1)
+    signed = setup.permit(1)
+    setup.now_ms -= 2_001
+    assert reason(setup.guard.activate(signed)) is Reason.CLOCK_UNTRUSTED
 
 
 def test_a_nonce_is_spent_once_even_by_another_agent(setup):
@@ -211,6 +242,14 @@ def test_expiry_pauses_and_a_new_permit_resumes(setup):
     setup.activate()
     assert isinstance(setup.guard.authorize(setup.request(3)), Allowed)
     assert check_ledger(setup.guard.ledger).findings == ()
+
+
+def test_the_head_never_outgrows_the_cap(setup):
+    for agent in range(1, 30):
+        setup.activate(agent)
+        setup.now_ms += HOUR_MS
+    with setup.guard.ledger.view(setup.wallet) as view:
+        assert len(view.head.active) == 1
 
 
 def test_an_expired_agent_forgotten_by_the_head_still_pauses_at_its_next_fire(setup):
@@ -311,7 +350,7 @@ def test_a_request_of_the_wrong_form_never_gets_that_far(setup, fields):
 def test_a_request_changed_past_its_rules_is_caught_by_the_guard(setup):
     setup.activate()
     with pytest.raises(ValidationError):
-        setup.guard.authorize(setup.request().model_copy(update={"sell_amount": -1}))
+        setup.guard.authorize(setup.request().model_copy(update={"rail": "LOCAL"}))
     assert len(setup.guard.entries(setup.wallet)) == 2
 
 
@@ -389,7 +428,7 @@ def test_signing_is_decided_again_at_the_price_of_the_moment(setup, change, expe
     assert state(setup, setup.request()) is AttemptState.VOIDED
 
 
-def test_no_signing_once_the_permit_is_over(setup):
+def test_no_signing_close_to_the_permits_end(setup):
     setup.activate()
     setup.now_ms += HOUR_MS - 91_001
     authorization = setup.guard.authorize(setup.request()).authorization

@@ -13,11 +13,13 @@ from executor.audit import check_ledger
 from executor.decide import Refused
 from executor.entries import Kind
 from executor.errors import IllegalTransition, LedgerError, LedgerTampered
-from executor.ledger import Ledger
+from executor.ledger import Ledger, sqlite
+from executor.ledger.store import LEDGER_TAG
 from executor.lifecycle import AgentState
 from executor.limits import Limits
 from executor.reasons import Reason
 from executor.seal import SealKeys
+from permits.canonical import canonicalize
 from tests.support import Setup, key, uuid
 
 
@@ -152,6 +154,34 @@ def test_every_pragma_that_safety_rests_on_is_in_force(setup):
             for name in ("journal_mode", "synchronous", "foreign_keys", "recursive_triggers")
         }
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "recursive_triggers": 1}
+
+
+def test_a_pragma_that_sqlite_does_not_honor_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sqlite.SAFE, "synchronous", 99)
+    with pytest.raises(LedgerError, match="synchronous"):
+        Ledger.open(tmp_path / "ledger.db", seal_keys=SealKeys.single(bytes(32)))
+
+
+def test_a_transaction_holds_the_file_before_it_reads(setup):
+    """The driver's own immediate mode would begin at the first write, after the decision was made."""
+    setup.activate()
+    with setup.guard.ledger.transaction(setup.wallet):
+        other = sqlite3.connect(setup.path, timeout=0, isolation_level=None)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        other.close()
+
+
+def test_a_schema_of_another_version_is_not_read(setup):
+    content = canonicalize({"epoch": "00" * 8, "schema": 2, "limits": {}})
+    seal = setup.seal_keys.seal(LEDGER_TAG, content)
+    setup.guard.close()
+    with sqlite3.connect(setup.path) as connection:
+        connection.execute("UPDATE ledger SET content = ?, key_id = ?, mac = ?", [content, *seal])
+    connection.close()
+    with pytest.raises(LedgerError, match="schema 2"):
+        setup.open()
+    setup.guard = Setup(setup.path.with_name("other.db")).guard
 
 
 DAMAGE = {

@@ -15,7 +15,7 @@ from executor.errors import LedgerError
 from executor.service import bind, create_app
 from executor.service.server import _Server
 from executor.service.stream import Tailer
-from tests.support import key, uuid
+from tests.support import Setup, key
 
 
 @pytest.fixture
@@ -118,7 +118,12 @@ def test_another_wallets_events_are_not_told(setup, url):
         next(own)
         refuse(setup, 1)
         assert told(next(own)) == ids(setup, 1)[0]
-        setup.guard.reserve_session_key(key(50).wallet_address, uuid(3), key(3).wallet_address)
+        theirs = Setup.__new__(Setup)
+        theirs.__dict__ = {**setup.__dict__, "signer": key(50), "wallet": key(50).wallet_address}
+        theirs.activate(3)
+        refused = theirs.request(7, agent=3, sell="BONK")
+        setup.guard.authorize(refused)
+        assert told(next(following)) == refused.execution_id
 
 
 @pytest.mark.parametrize("query", ["", "?walletAddress=", "?walletAddress=../etc", "?walletAddress=" + "1" * 5000])

@@ -1,9 +1,11 @@
 """The signing gate against transactions that are not what was authorized, and the VM against forged ones."""
 
 import ast
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from solders.address_lookup_table_account import AddressLookupTableAccount
 from solders.hash import Hash
 from solders.message import Message, MessageV0, to_bytes_versioned
 from solders.pubkey import Pubkey
@@ -13,9 +15,12 @@ from solders.token.associated import get_associated_token_address
 from solders.transaction import VersionedTransaction
 
 import executor
+from executor.audit import check_ledger
 from executor.bounds import Bounds
+from executor.decide import Refused
 from executor.demo.world import World
 from executor.errors import ChainError, IllegalTransition, TransactionRefused, VaultError
+from executor.evidence import replay
 from executor.lifecycle import AttemptState
 from executor.signing import SessionVault, SignedTransaction, SigningGate
 from executor.signing.inspection import inspect
@@ -63,7 +68,10 @@ class Case:
     def memo(self, text=None):
         return memo(text or self.authorization.memo, self.session)
 
-    def build(self, *instructions, payer=None, signers=None, blockhash=None):
+    def build(self, *instructions, payer=None, signers=None, blockhash=None, more=()):
+        """Compile and sign for all but the session key; `more` sign besides, for a transfer of nothing each."""
+        nothing = (self.move(self.world.jto, each.pubkey(), self.maker.pubkey(), 0) for each in more)
+        instructions = (*instructions, *nothing)
         message = MessageV0.try_compile(
             payer or self.session, list(instructions), [], Hash.from_string(blockhash or self.blockhash.hash)
         )
@@ -92,6 +100,24 @@ def test_the_authorized_trade_is_signed_and_lands(case):
     case.world.chain.send(signed.content)
     assert case.world.chain.record(signed.tx_signature).error is None
     assert case.world.token_balances(str(case.session)) == (900 * 10**6, 40 * 10**9)
+
+
+def test_a_signature_that_the_guard_no_longer_wants_never_leaves(case):
+    proposed = case.build(case.sell(), case.pay(), case.memo())
+    case.world.let_pass(seconds=60)
+    refused = case.sign(proposed)
+    assert isinstance(refused, Refused)
+    assert refused.reason == "AUTHORIZATION_EXPIRED"
+    assert case.state() is AttemptState.VOIDED
+
+
+def test_a_price_that_moved_before_signing_is_kept_as_evidence(case):
+    case.world.prices.set(case.world.prices.quotes(case.world.jto.mint)[0].model_copy(update={"stale": True}))
+    assert case.sign(case.build(case.sell(), case.pay(), case.memo())).reason == "PRICE_STALE"
+    voided = case.world.guard.execution(case.world.wallet, case.authorization.execution_id).steps[-1].entry
+    activated = case.world.guard.entries(case.world.wallet)[voided.body["evidence"]["activation"] - 1].entry
+    assert replay(voided, activated).reason == "PRICE_STALE"
+    assert check_ledger(case.world.guard.ledger).findings == ()
 
 
 def test_less_out_and_more_in_is_fine(case):
@@ -168,6 +194,28 @@ ATTACKS = {
             [Signature.default()],
         )
     ),
+    "accounts from a lookup table": lambda case: bytes(
+        VersionedTransaction.populate(
+            MessageV0.try_compile(
+                case.session,
+                [case.sell(), case.pay(), case.memo()],
+                [AddressLookupTableAccount(Pubkey.new_unique(), [Pubkey.from_string(case.world.usdc.mint)])],
+                Hash.from_string(case.blockhash.hash),
+            ),
+            [Signature.default()] * 2,
+        )
+    ),
+    "five signers": lambda case: case.build(
+        case.sell(),
+        case.pay(),
+        case.memo(),
+        signers=[case.maker, *(others := [case.world.chain.new_keypair() for _ in range(3)])],
+        more=others,
+    ),
+    "a multisig's extra account": lambda case: case.build(
+        _with_accounts(case.sell(), [*case.sell().accounts, case.sell().accounts[0]]), case.pay(), case.memo()
+    ),
+    "a packet too long": lambda case: case.build(case.sell(), case.pay(), *[case.memo()] * 12),
     "a trailing byte": lambda case: case.build(case.sell(), case.pay(), case.memo()) + b"\0",
     "half of it": lambda case: case.build(case.sell(), case.pay(), case.memo())[:100],
     "nothing": lambda _: b"",
@@ -177,6 +225,10 @@ ATTACKS = {
 
 def _with_data(instruction, data):
     return type(instruction)(instruction.program_id, data, instruction.accounts)
+
+
+def _with_accounts(instruction, accounts):
+    return type(instruction)(instruction.program_id, bytes(instruction.data), accounts)
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
@@ -229,7 +281,7 @@ def test_another_agents_row_in_the_vault_opens_for_nobody(world):
     world.guard.reserve_session_key(thief.wallet_address, agent_id, world.session_pubkey)
     with world.guard.ledger.connection(writing=True) as connection:
         connection.exec_driver_sql(
-            "INSERT INTO session_secrets SELECT ?, ?, session_pubkey, box FROM session_secrets",
+            "INSERT INTO session_secrets SELECT ?, ?, box FROM session_secrets",
             (thief.wallet_address, agent_id),
         )
     world.wallet, world.agent_id, world.signer = thief.wallet_address, agent_id, thief
@@ -273,6 +325,24 @@ def test_the_vault_gives_out_a_signature_only_for_the_reserved_key(case):
         other.sign(authorization.wallet, authorization.agent_id, authorization.session_pubkey, b"")
 
 
+def test_a_key_that_somebody_planted_is_not_handed_out(world):
+    agent_id = world.new_id()
+    with world.guard.ledger.connection(writing=True) as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO session_secrets SELECT wallet, ?, box FROM session_secrets", (agent_id,)
+        )
+    with pytest.raises(VaultError, match="doesn't open"):
+        world.vault.make_session_key(world.wallet, agent_id)
+    assert world.guard.agent(world.wallet, agent_id) is None
+
+
+def test_threads_that_make_a_key_at_once_get_the_same(world):
+    agent_id = world.new_id()
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: world.vault.make_session_key(world.wallet, agent_id), range(8)))
+    assert len(set(made)) == 1
+
+
 def test_an_agent_keeps_its_session_key(world):
     first = world.vault.make_session_key(world.wallet, world.agent_id)
     assert world.vault.make_session_key(world.wallet, world.agent_id) == first
@@ -285,7 +355,7 @@ def test_a_key_is_used_at_one_place_only():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and node.attr in {"sign", "sign_message"}:
                 calls.append((path.name, ast.unparse(node)))
-            if isinstance(node, ast.Name) and node.id == "SigningKey":
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "SigningKey":
                 calls.append((path.name, "SigningKey"))
     assert sorted(calls) == [
         ("execution.py", "self._gate.sign"),

@@ -49,7 +49,7 @@ MUTANTS = [
     ("permits/model.py", "min_length=1, ", "", VECTORS),
     ("permits/model.py", "MAX_AMOUNT_USD: Final = 10**9", "MAX_AMOUNT_USD: Final = 10**9 + 1", VECTORS),
     ("permits/model.py", "MAX_AMOUNT_USD: Final = 10**9", "MAX_AMOUNT_USD: Final = 10**9 - 1", VECTORS),
-    ("permits/model.py", 'pattern="^[0-9a-f]{8}-', 'pattern="^[0-9a-fA-F]{8}-', VECTORS),
+    ("permits/model.py", 'UUID_PATTERN: Final = "[0-9a-f]{8}-', 'UUID_PATTERN: Final = "[0-9a-fA-F]{8}-', VECTORS),
     ("permits/model.py", "{16,64}$", "{15,64}$", VECTORS),
     ("permits/model.py", "{16,64}$", "{17,64}$", VECTORS),
     ("permits/model.py", "{16,64}$", "{16,65}$", VECTORS),

@@ -1,0 +1,117 @@
+"""The audit against somebody who has the seal key: what they write must still add up."""
+
+import json
+import sqlite3
+
+import pytest
+
+from executor.audit import check_ledger
+from executor.entries import Entry, Head, chain_start, index_of, next_hash
+from executor.ledger.store import ENTRY_TAG, HEAD_TAG
+from tests.support import key, mint, uuid
+
+
+def rewrite(setup, change, *, rechain=True, head=None):
+    """Apply `change` to each entry's JSON (None deletes it), then seal and chain everything anew."""
+    setup.guard.close()
+    with sqlite3.connect(setup.path) as connection:
+        for trigger in ("entries_refuse_update", "entries_refuse_delete"):
+            connection.execute(f"DROP TRIGGER {trigger}")
+        ((sealed_head,),) = connection.execute("SELECT content FROM heads").fetchall()
+        top = json.loads(sealed_head)
+        rows = connection.execute("SELECT seq, content, hash FROM entries ORDER BY seq").fetchall()
+        chain = top["hash"]
+        epoch = bytes.fromhex(top["epoch"])
+        for place, (seq, old_content, old_hash) in enumerate(rows):
+            entry = Entry.from_json_object(change(json.loads(old_content)))
+            content = entry.canonical_bytes()
+            before = chain_start(top["epoch"], top["wallet"]) if place == 0 else chain
+            chain = next_hash(before, content) if rechain else old_hash.hex()
+            seal = setup.seal_keys.seal(ENTRY_TAG, epoch + bytes.fromhex(chain) + content)
+            columns = {**index_of(entry), "content": content, "hash": bytes.fromhex(chain), **seal._asdict()}
+            assignments = ", ".join(f"{name} = ?" for name in columns)
+            connection.execute(f"UPDATE entries SET {assignments} WHERE seq = ?", [*columns.values(), seq])
+        top = {**top, "hash": chain, **(head or {})}
+        content = Head.from_json_object(top).canonical_bytes()
+        seal = setup.seal_keys.seal(HEAD_TAG, content)
+        connection.execute("UPDATE heads SET content = ?, key_id = ?, mac = ?", [content, *seal])
+    connection.close()
+    setup.guard = setup.open()
+    return check_ledger(setup.guard.ledger).findings
+
+
+@pytest.fixture
+def used(setup):
+    setup.activate()
+    setup.guard.authorize(setup.request(1))
+    setup.guard.authorize(setup.request(2, sell="BONK"))
+    setup.guard.authorize(setup.request(3))
+    return setup
+
+
+def changing(kind, **body):
+    return lambda entry: {**entry, "body": {**entry["body"], **body}} if entry["kind"] == kind else entry
+
+
+def test_an_honest_rewrite_has_nothing_to_find(used):
+    assert rewrite(used, lambda entry: entry) == ()
+
+
+def test_a_permit_whose_id_is_another(used):
+    bounds = used.guard.entries(used.wallet)[1].entry.body["bounds"]
+    widened = {**bounds, "permit": {**bounds["permit"], "maxAmountPerExecutionUsd": 10**6}}
+    findings = rewrite(used, changing("activated", bounds=widened))
+    assert any("the permit's id is not that of its bounds" in finding for finding in findings)
+
+
+@pytest.mark.parametrize("kind", ["authorized", "refused"])
+def test_a_decision_that_its_evidence_does_not_lead_to(used, kind):
+    other = {"outcome": "allowed", "valueMicroUsd": "1"}
+    findings = rewrite(used, changing(kind, decision=other))
+    assert any("its evidence leads to another decision" in finding for finding in findings)
+
+
+def test_a_decision_by_no_activation(used):
+    evidence = {**used.guard.entries(used.wallet)[2].entry.body["evidence"], "activation": 1}
+    findings = rewrite(used, changing("authorized", evidence=evidence))
+    assert any("decided by no activation" in finding for finding in findings)
+
+
+def test_attempts_with_a_gap(used):
+    findings = rewrite(
+        used, lambda entry: {**entry, "attempt": 3} if entry.get("attempt") == 2 else entry, head={"attempts": 3}
+    )
+    assert any("is attempt 3, but should be 2" in finding for finding in findings)
+    assert any("the head stands at" in finding for finding in findings)
+
+
+def test_a_chain_that_does_not_join(used):
+    findings = rewrite(used, changing("refused", reason="PRICE_STALE"), rechain=False)
+    assert any("is not chained to the one before" in finding for finding in findings)
+
+
+@pytest.mark.parametrize(
+    "active",
+    [{}, {uuid(9): {"activation": 2, "expiresAtMs": 2**50}}, {uuid(1): {"activation": 1, "expiresAtMs": 2**50}}],
+)
+def test_a_head_that_lets_others_fire(used, active):
+    findings = rewrite(used, lambda entry: entry, head={"active": active})
+    assert any("the head lets other agents fire" in finding for finding in findings)
+
+
+def test_an_agent_that_only_its_entries_call_active_does_not_fire(used):
+    rewrite(used, lambda entry: entry, head={"active": {}})
+    assert used.guard.authorize(used.request(9)).reason == "LEDGER_TAMPERED"
+
+
+@pytest.mark.parametrize("head", [{"epoch": "00" * 8}, {"wallet": mint(5)}])
+def test_a_head_of_another_ledger_or_wallet_fires_nothing(used, head):
+    rewrite(used, lambda entry: entry, head=head)
+    assert used.guard.authorize(used.request(9)).reason == "LEDGER_TAMPERED"
+
+
+def test_an_entry_of_another_wallet_is_none(used):
+    other = key(4).wallet_address
+    findings = rewrite(used, lambda entry: {**entry, "wallet": other} if entry["seq"] == 2 else entry)
+    assert any("stands where another belongs" in finding for finding in findings)
+    assert used.guard.authorize(used.request(9)).reason == "LEDGER_TAMPERED"
