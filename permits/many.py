@@ -67,7 +67,9 @@ def verify_many(
     if processes == 1 or len(first) < BATCH:
         yield from (_verify_one(each, how) for each in chain(first, items))
         return
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("forkserver")) as pool:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["permits.many"])
+    with ProcessPoolExecutor(processes, context) as pool:
         in_flight: deque[Future[list[_Packed]]] = deque()
         batch = first
         while batch or in_flight:

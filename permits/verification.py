@@ -119,7 +119,7 @@ def verify_bytes(
     if permit.canonical_bytes() != message:
         raise CanonicalFormError(Code.CANONICAL_MISMATCH, None, None, "must be the permit's canonical bytes")
     signed = SignedPermit.from_json_object({"permit": permit, "walletAddress": wallet, "signature": signature})
-    return verify(signed, now_ms=now_ms, wallet=wallet, lifetime_ms_max=lifetime_ms_max, clock_skew_ms=clock_skew_ms)
+    return verify(signed, now_ms=now_ms, lifetime_ms_max=lifetime_ms_max, clock_skew_ms=clock_skew_ms)
 
 
 def permit_id(wallet: bytes, canonical: bytes) -> str:

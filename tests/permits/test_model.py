@@ -268,6 +268,12 @@ def test_a_time_written_is_read_back(at_ms):
     assert utc_ms(timestamp(at_ms)) == at_ms
 
 
+def test_whole_seconds_are_written_without_a_fraction():
+    assert timestamp(0) == "1970-01-01T00:00:00Z"
+    assert timestamp(1_777_723_200_000) == "2026-05-02T12:00:00Z"
+    assert timestamp(1_777_723_200_120) == "2026-05-02T12:00:00.120Z"
+
+
 TRANSPORT = {"permit": PERMIT, "walletAddress": key(1).wallet_address, "signature": keys.encode(b"\xff" * 64)}
 
 

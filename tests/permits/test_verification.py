@@ -172,6 +172,27 @@ def test_exact_bytes_are_verified_only_in_canonical_form():
     assert error.value.code is Code.CANONICAL_MISMATCH
 
 
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ({"now_ms": T0 - 1}, Code.TIME_NOT_YET_VALID),
+        ({"now_ms": T0 - 1, "clock_skew_ms": 1}, None),
+        ({"now_ms": T0 + DAY_S * 1000 - 1}, None),
+        ({"now_ms": T0 + DAY_S * 1000 - 1, "clock_skew_ms": 1}, Code.TIME_EXPIRED),
+        ({"lifetime_ms_max": DAY_S * 1000 - 1}, Code.TIME_LIFETIME_TOO_LONG),
+        ({"lifetime_ms_max": DAY_S * 1000}, None),
+    ],
+)
+def test_exact_bytes_are_judged_by_the_same_times(how, code):
+    message = SIGNED.permit.canonical_bytes()
+    if code is None:
+        assert verify_bytes(message, signature=SIGNED.signature, wallet=SIGNED.wallet_address, **how)
+        return
+    with pytest.raises(PermitError) as error:
+        verify_bytes(message, signature=SIGNED.signature, wallet=SIGNED.wallet_address, **how)
+    assert error.value.code is code
+
+
 def test_a_verified_permit_comes_from_verify_alone():
     with pytest.raises(TypeError):
         VerifiedPermit()
