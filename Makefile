@@ -10,7 +10,7 @@ demo: $(READY)        ## a permit, refusals and real fires in a local Solana VM
 help:                 ## this list
 	@sed -n 's/^\([a-z]*\): *[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-.PHONY: help demo test lint format bench fuzz docs campaign lock clean
+.PHONY: help demo test lint format bench fuzz mutants docs campaign lock clean
 
 test: $(READY)        ## everything but the campaigns
 	$(BIN)/python -m pytest
@@ -29,6 +29,11 @@ bench: $(READY)       ## ratios against peers in the same run; writes build/benc
 
 fuzz: $(READY)        ## two minutes of fuzzing; SECONDS=n for longer
 	$(BIN)/python -m tests.fuzz $(or $(SECONDS),120)
+
+mutants: $(READY)     ## mutation testing of the verifier, in build/mutants
+	rm -rf build/mutants && mkdir -p build/mutants
+	cp -r permits executor tests vectors docs pyproject.toml README.md build/mutants
+	cd build/mutants && ../../$(BIN)/python -m mutmut run && ../../$(BIN)/python -m mutmut results
 
 docs: $(READY)        ## builds build/docs; a warning is an error
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs

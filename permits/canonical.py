@@ -101,7 +101,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise JsonError(Code.JSON_DUPLICATE_KEY, key[:64], None, "stands twice in one object")
+                raise JsonError(Code.JSON_DUPLICATE_KEY, key, None, "stands twice in one object")
             seen.add(key)
     return found
 

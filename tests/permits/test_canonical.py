@@ -60,6 +60,33 @@ def test_brackets_in_strings_are_not_depth():
     assert parse(b'"[[[[[[[[[[[[{{{{{{{{{{{\\"[["') == '[[[[[[[[[[[[{{{{{{{{{{{"[['
 
 
+@pytest.mark.parametrize(
+    ("data", "deep"),
+    [
+        (b"[[],[],[],[],[],[],[],[],[],[]]", False),
+        (b'[{"a":[{"b":[[[[1]]]]}]},[[[[[[[]]]]]]]]', False),
+        (b"[[[[[[[[],[],[]]]]]]]]", False),
+        (b"[[[[[[[[[]]]]]]]]]", True),
+        (b"[[],[[[[[[[[]]]]]]]]]", True),
+        (b'{"a":{},"b":[[[[[[[[]]]]]]]]}', True),
+        (b'{"]]]]":[[[[[[[[]]]]]]]]}', True),
+        (b'{"a":"\\"[[[[[[[[["}', False),
+    ],
+)
+def test_depth_is_what_is_open_at_once(data, deep):
+    if not deep:
+        parse(data)
+        return
+    with pytest.raises(PermitError) as refused:
+        parse(data)
+    assert refused.value.code is Code.JSON_TOO_DEEP
+
+
+def test_numbers_of_32_characters_are_read():
+    assert parse(b"1" * 32) == int("1" * 32)
+    assert parse(b"1." + b"0" * 29 + b"1") == Decimal("1." + "0" * 29 + "1")
+
+
 def test_depth_of_eight_is_read():
     assert parse(b"[" * 8 + b"]" * 8) == [[[[[[[[]]]]]]]]
 
