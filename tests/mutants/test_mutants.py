@@ -36,7 +36,7 @@ MUTANTS = [
     ("permits/keys.py", "ijkmnop", "ijmknop", KEYS),
     ("permits/keys.py", "P: Final = 2**255 - 19", "P: Final = 2**255 - 18", KEYS),
     ("permits/keys.py", "SIGN_BIT: Final = 1 << 255", "SIGN_BIT: Final = 1 << 254", KEYS),
-    ("permits/keys.py", "        1,  # order 1\n", "", KEYS),
+    ("permits/keys.py", "    1,  # order 1\n", "", KEYS),
     ("permits/keys.py", "6A17C7,", "6A17C8,", KEYS),
     ("permits/keys.py", "DIGITS_MAX: Final = 128", "DIGITS_MAX: Final = 64", KEYS),
     ("permits/model.py", "SYMBOL_CHARACTERS_MAX: Final = 16", "SYMBOL_CHARACTERS_MAX: Final = 44", VECTORS),
