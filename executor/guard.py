@@ -57,6 +57,9 @@ __all__ = ["Agent", "Execution", "Guard"]
 
 CLAIM_BYTES: Final = 16
 
+FAULTS: Final = {LedgerTampered: Reason.LEDGER_TAMPERED, ClockUntrusted: Reason.CLOCK_UNTRUSTED}
+"""Faults that are told as refusals: the caller did nothing wrong, and nothing fires."""
+
 _is_uuid = re.compile(UUID_PATTERN).fullmatch
 
 
@@ -203,10 +206,8 @@ class Guard:
                 return outcome
         except UnknownWallet:
             return Refused(reason=Reason.SESSION_KEY_NOT_RESERVED)
-        except LedgerTampered:
-            return Refused(reason=Reason.LEDGER_TAMPERED)
-        except ClockUntrusted:
-            return Refused(reason=Reason.CLOCK_UNTRUSTED)
+        except (LedgerTampered, ClockUntrusted) as fault:
+            return Refused(reason=FAULTS[type(fault)])
 
     def authorize(self, request: FireRequest) -> Allowed | Refused:
         """Decide on `request`, and count it if it is allowed.
@@ -226,10 +227,8 @@ class Guard:
                 return self._decide(transaction, request)
         except UnknownWallet:
             return Refused(reason=Reason.AGENT_UNKNOWN)
-        except LedgerTampered:
-            return Refused(reason=Reason.LEDGER_TAMPERED)
-        except ClockUntrusted:
-            return Refused(reason=Reason.CLOCK_UNTRUSTED)
+        except (LedgerTampered, ClockUntrusted) as fault:
+            return Refused(reason=FAULTS[type(fault)])
 
     def check(self, authorization: Authorization) -> None:
         """Make sure that `authorization` is, to the letter, one that this guard gave, and not used up.
