@@ -63,7 +63,7 @@ def test_it_serves_the_events_afterwards(tmp_path):
     command = [*COMMAND, "demo", "--dir", str(tmp_path), "--seed", "7", "--serve", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         url = next(match[1] for line in process.stdout if (match := re.search(r"curl -N '(\S+)'", line)))
-        with httpx.Client(timeout=20) as client, client.stream("GET", url) as response:
+        with httpx.Client(timeout=60) as client, client.stream("GET", url) as response:
             told = []
             for line in response.iter_lines():
                 if line.startswith("event: "):
@@ -72,7 +72,7 @@ def test_it_serves_the_events_afterwards(tmp_path):
                     break
         assert told == ["executed", *["errored"] * 5, "executed"]
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
 
 
 def test_a_taken_port_writes_nothing(tmp_path):

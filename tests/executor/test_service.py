@@ -27,14 +27,14 @@ def url(setup):
     thread.start()
     yield f"http://127.0.0.1:{bound.getsockname()[1]}/api/agents/stream?walletAddress={setup.wallet}"
     server.should_exit = True
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
 
 
 @contextlib.contextmanager
 def stream(url, headers=None):
     """Open a stream and hand over an iterator of its frames, the first already read."""
-    with httpx.Client(timeout=20) as client, client.stream("GET", url, headers=headers) as response:
+    with httpx.Client(timeout=60) as client, client.stream("GET", url, headers=headers) as response:
         assert response.status_code == 200
         assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
         yield frames(response.iter_lines())
@@ -128,19 +128,19 @@ def test_another_wallets_events_are_not_told(setup, url):
 
 @pytest.mark.parametrize("query", ["", "?walletAddress=", "?walletAddress=../etc", "?walletAddress=" + "1" * 5000])
 def test_an_address_that_is_none_is_a_bad_request(url, query):
-    answer = httpx.get(url.partition("?")[0] + query, timeout=20)
+    answer = httpx.get(url.partition("?")[0] + query, timeout=60)
     assert answer.status_code == 400
     assert "walletAddress" in answer.json()["detail"]
 
 
 def test_only_get(url):
-    assert httpx.post(url, timeout=20).status_code == 405
+    assert httpx.post(url, timeout=60).status_code == 405
 
 
 def test_heartbeats_are_comments(setup, url, monkeypatch):
     monkeypatch.setattr("executor.service.stream.HEARTBEAT_S", 0.05)
     setup.activate()
-    with httpx.Client(timeout=20) as client, client.stream("GET", url) as response:
+    with httpx.Client(timeout=60) as client, client.stream("GET", url) as response:
         received = b""
         for chunk in response.iter_raw():
             received += chunk
@@ -163,12 +163,12 @@ def test_stopping_the_server_ends_open_streams(setup):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         port = int(process.stdout.readline())
         url = f"http://127.0.0.1:{port}/api/agents/stream?walletAddress={setup.wallet}"
-        with httpx.Client(timeout=20) as client, client.stream("GET", url) as response:
+        with httpx.Client(timeout=60) as client, client.stream("GET", url) as response:
             lines = response.iter_lines()
             assert next(lines).startswith("id: ")
             process.send_signal(signal.SIGTERM)
             assert [line for line in lines if line and not line.startswith("retry")] == []
-        assert process.wait(20) == -signal.SIGTERM
+        assert process.wait(60) == -signal.SIGTERM
 
 
 def test_a_taken_port_is_an_error():
@@ -198,7 +198,7 @@ def test_a_database_that_fails_ends_streams_and_not_the_tailer(setup):
             left = asyncio.ensure_future(tailer.moved_past(setup.wallet, 0))
             asyncio.get_running_loop().call_soon(left.cancel)  # a client that leaves just then
             with pytest.raises(Exception, match="the disk is gone"):
-                await asyncio.wait_for(tailer.moved_past(setup.wallet, 0), 10)
-            await asyncio.wait_for(tailer.moved_past(setup.wallet, 0), 10)
+                await asyncio.wait_for(tailer.moved_past(setup.wallet, 0), 60)
+            await asyncio.wait_for(tailer.moved_past(setup.wallet, 0), 60)
 
     asyncio.run(watch())
