@@ -125,7 +125,7 @@ def scan_index(connection: Connection, wallet: str, after: int, count_max: int) 
     ).all()
 
 
-def scan_head_seqs(connection: Connection, wallets: Collection[str]) -> dict[str, int]:
+def scan_head_seqs(connection: Connection, wallets: Collection[str]) -> dict[str, object]:
     """Return where the heads of `wallets` stand; wallets without one are left out."""
     rows = connection.execute(select(heads.c.wallet, heads.c.seq).where(heads.c.wallet.in_(wallets)))
     return {row.wallet: row.seq for row in rows}

@@ -169,9 +169,10 @@ class Ledger:
             return queries.scan_wallets(connection)
 
     def head_seqs(self, wallets: Collection[str]) -> dict[str, int]:
-        """Return how far each of `wallets` has come: a hint to look, not to be trusted."""
+        """Return how far each of `wallets` has come, where that is a number: a hint to look, not to be trusted."""
         with self._connection(self._store.reader) as connection:
-            return queries.scan_head_seqs(connection, wallets)
+            seqs = queries.scan_head_seqs(connection, wallets)
+        return {wallet: seq for wallet, seq in seqs.items() if isinstance(seq, int)}
 
     @contextmanager
     def _connection(self, engine: Engine | None) -> Iterator[Connection]:

@@ -254,6 +254,13 @@ def test_a_deleted_attempt_that_the_window_needs_fires_nothing(tmp_path):
     setup.guard.close()
 
 
+def test_a_head_that_is_no_number_stops_nobody_who_watches(setup):
+    setup.activate()
+    assert setup.guard.ledger.head_seqs([setup.wallet]) == {setup.wallet: 2}
+    edit(setup, ("UPDATE heads SET seq = 'abc'",))
+    assert setup.guard.ledger.head_seqs([setup.wallet]) == {}
+
+
 def test_another_wallets_head_is_no_head(setup):
     setup.activate()
     other = key(9).wallet_address
