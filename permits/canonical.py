@@ -40,6 +40,7 @@ DEPTH_MAX: Final = 8
 """A signed permit is nested three deep."""
 
 BOM: Final = b"\xef\xbb\xbf"
+WHITE_SPACE: Final = " \t\n\r"
 STRING_OR_BRACKET: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 
@@ -66,11 +67,14 @@ def parse(data: bytes) -> Any:  # noqa: ANN401 - JSON is any of six types, and t
         ) from None
     if text.count("[") + text.count("{") > DEPTH_MAX:
         _refuse_depth(text)
+    start = len(text) - len(text.lstrip(WHITE_SPACE))
     try:
-        value = _decode(text)
+        value, end = _decode(text, start)
     except json.JSONDecodeError as error:
-        raise JsonError(Code.JSON_SYNTAX, None, None, f"must be JSON, but is not at character {error.pos}") from None
-    if "\\u" in text:
+        raise _syntax(error.pos) from None
+    if end != len(text) and text[end:].strip(WHITE_SPACE):
+        raise _syntax(end)
+    if "\\" in text:
         _refuse_lone_surrogates(value)
     return value
 
@@ -82,6 +86,10 @@ def canonicalize(value: Mapping[str, Any]) -> bytes:
     and lists and dicts of these: on all of them `canonicaljson` equals RFC 8785.
     """
     return canonicaljson.encode_canonical_json(value)
+
+
+def _syntax(position: int) -> JsonError:
+    return JsonError(Code.JSON_SYNTAX, None, None, f"must be JSON, but is not at character {position}")
 
 
 def _refuse_depth(text: str) -> None:
@@ -147,4 +155,4 @@ def _refuse_lone_surrogates(value: object) -> None:
 
 _decode = json.JSONDecoder(
     object_pairs_hook=_unique_keys, parse_float=_fraction, parse_int=_whole, parse_constant=_constant
-).decode
+).raw_decode

@@ -25,6 +25,7 @@ from permits.errors import PermitError
 from permits.explain import describe, warnings
 from permits.many import verify_many
 from permits.model import Permit, SignedPermit, utc_ms
+from permits.schema import PERMIT_SCHEMA, SIGNED_PERMIT_SCHEMA
 from permits.signing import LocalSigner, SignerError, draft, issue
 
 if TYPE_CHECKING:
@@ -199,8 +200,7 @@ def _read_either(data: bytes) -> tuple[Permit, str | None]:
 
 
 def _schema(arguments: argparse.Namespace) -> int:
-    model = Permit if arguments.document == "permit" else SignedPermit
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
+    schema = PERMIT_SCHEMA if arguments.document == "permit" else SIGNED_PERMIT_SCHEMA
     print(json.dumps(schema, indent=2))
     return 0
 

@@ -38,6 +38,7 @@ __all__ = [
 
 KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
+KEY_DIGITS_MAX: Final = 44
 KEY_PATTERN: Final = "[1-9A-HJ-NP-Za-km-z]{32,44}"
 SIGNATURE_PATTERN: Final = "[1-9A-HJ-NP-Za-km-z]{64,88}"
 
@@ -59,13 +60,24 @@ SMALL_ORDER_Y: Final = (
 WALLETS_REMEMBERED: Final = 16_384
 """A few MB at most. A wallet signs many permits, and its check costs nearly as much as a signature's."""
 
-SIGNATURES_REMEMBERED: Final = 64
-"""A signature is read when its document is, and once more when it is verified."""
-
 
 def decode_key(text: str) -> bytes | None:
     """Return the 32 bytes that base58 `text` spells, or None if it is not their one spelling."""
     return _decode(text, KEY_BYTES) if _is_key_text(text) else None
+
+
+def is_key(text: str) -> bool:
+    """Tell whether `decode_key` would return 32 bytes.
+
+    Without decoding: base58's digits are in the order of ASCII, so texts of one length compare as their numbers do.
+    """
+    if not _is_key_text(text):
+        return False
+    zeros = len(text) - len(text.lstrip(ZERO))
+    if zeros > KEY_BYTES:
+        return False
+    least, greatest = KEYS_WITH_ZEROS[zeros]
+    return least <= text.rjust(KEY_DIGITS_MAX, ZERO) <= greatest
 
 
 @lru_cache(maxsize=WALLETS_REMEMBERED)
@@ -74,7 +86,6 @@ def decode_wallet(text: str) -> bytes | None:
     return decode_key(text)
 
 
-@lru_cache(maxsize=SIGNATURES_REMEMBERED)
 def decode_signature(text: str) -> bytes | None:
     """Return the 64 bytes that base58 `text` spells, or None if it is not their one spelling."""
     return _decode(text, SIGNATURE_BYTES) if _is_signature_text(text) else None
@@ -91,16 +102,17 @@ def has_prime_order(key: bytes) -> bool:
     return crypto_core_ed25519_is_valid_point(key)
 
 
+ZERO: Final = "1"
 DIGITS: Final = bytes.maketrans(b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz", bytes(range(58)))
 DIGITS_MAX: Final = 128
 
 
 def _lanes() -> tuple[tuple[int, int, int], ...]:
-    """Return for each doubling of the lanes: their width in bits, a mask of every second one, their base."""
+    """Return for each doubling of the lanes: their width in bits, a mask of every second one, 2**width - base."""
     lanes, bits, base = [], 8, 58
     while bits < 8 * DIGITS_MAX:
         mask = sum(((1 << bits) - 1) << at for at in range(0, 8 * DIGITS_MAX, 2 * bits))
-        lanes.append((bits, mask, base))
+        lanes.append((bits, mask, (1 << bits) - base))
         bits, base = 2 * bits, base * base
     return tuple(lanes)
 
@@ -112,15 +124,28 @@ def _decode(text: str, size: int) -> bytes | None:
     """Return the `size` bytes that base58 `text`, of at most 128 digits, spells; None if that takes more or fewer.
 
     All digits at once: they stand in one big integer, a lane of 8 bits each; then each pair of neighboring lanes
-    becomes one of twice the width (high * base + low), until one is left. Seven steps instead of 88.
+    becomes one of twice the width, high * 2**width + low less high * (2**width - base), until one is left. Seven steps
+    instead of 88.
     """
     number = int.from_bytes(text.encode("ascii").translate(DIGITS), "big")
-    for bits, mask, base in LANES:
-        number = (number >> bits & mask) * base + (number & mask)
-    zeros = len(text) - len(text.lstrip("1"))
+    for bits, mask, excess in LANES:
+        number -= (number >> bits & mask) * excess
+    zeros = len(text) - len(text.lstrip(ZERO))
     if (number.bit_length() + 7) // 8 + zeros != size:
         return None
     return number.to_bytes(size, "big")
+
+
+def _key_digits(data: bytes) -> str:
+    """Return all 44 digits of the key that `data` begins with."""
+    return encode(data[:KEY_BYTES]).rjust(KEY_DIGITS_MAX, ZERO)
+
+
+KEYS_WITH_ZEROS: Final = tuple(
+    (_key_digits(bytes(zeros) + b"\x01" + bytes(KEY_BYTES)), _key_digits(bytes(zeros) + b"\xff" * KEY_BYTES))
+    for zeros in range(KEY_BYTES + 1)
+)
+"""The least and the greatest key that begins with so many zero bytes, and with no more."""
 
 
 def _spellings(ys: Iterable[int]) -> frozenset[str]:

@@ -14,17 +14,17 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from permits.errors import PermitError
-from permits.model import Permit
-from permits.verification import LIFETIME_MS_MAX, RAW_ONLY, VerifiedPermit, _verified, verify
+from permits.model import made
+from permits.verification import LIFETIME_MS_MAX, RAW_ONLY, VerifiedPermit, verify
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
     from concurrent.futures import Future
 
     from permits.envelopes import Envelope
-    from permits.model import SignedPermit
+    from permits.model import Permit, SignedPermit
 
-    _Packed = PermitError | tuple[dict[str, Any], str, str, Envelope, bytes]
+    _Packed = PermitError | tuple[Permit, str, str, Envelope, bytes]
 
 __all__ = ["verify_many"]
 
@@ -33,8 +33,6 @@ BATCH: Final = 500
 
 BATCHES_IN_FLIGHT_PER_PROCESS: Final = 3
 """One at work, one waiting, one being read: no process waits for this one, and memory stays flat."""
-
-FIELDS: Final = frozenset(Permit.model_fields)
 
 
 def verify_many(
@@ -99,20 +97,13 @@ def _pack(result: VerifiedPermit | PermitError) -> _Packed:
     """Return what a result is made of: a verified permit itself doesn't travel."""
     if isinstance(result, PermitError):
         return result
-    return result.permit.__dict__, result.permit_id, result.wallet, result.envelope, result.canonical
+    return result.permit, result.permit_id, result.wallet, result.envelope, result.canonical
 
 
 def _unpack(packed: _Packed) -> VerifiedPermit | PermitError:
     if isinstance(packed, PermitError):
         return packed
-    fields, permit_id, wallet, envelope, canonical = packed
-    permit = Permit.__new__(Permit)
-    permit.__setstate__(
-        {
-            "__dict__": fields,
-            "__pydantic_fields_set__": FIELDS,
-            "__pydantic_extra__": None,
-            "__pydantic_private__": None,
-        }
+    permit, permit_id, wallet, envelope, canonical = packed
+    return made(
+        VerifiedPermit, permit=permit, permit_id=permit_id, wallet=wallet, envelope=envelope, canonical=canonical
     )
-    return _verified(permit=permit, permit_id=permit_id, wallet=wallet, envelope=envelope, canonical=canonical)

@@ -20,50 +20,43 @@ b'{"agentId":"6f1c9a52-0d1e-4b7a-9d4c-2f3f5b8a7e10","assetWhitelist":'
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
-from typing import Annotated, Any, Final, Self
-
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from typing import Any, Final, TypeVar
 
 from permits import keys
 from permits.canonical import parse
-from permits.envelopes import Envelope
+from permits.envelopes import ENVELOPES, Envelope
 from permits.errors import Code, SchemaError
 
 __all__ = ["Permit", "SignedPermit", "timestamp", "utc_ms"]
 
+T = TypeVar("T")
+
 WHITELIST_ASSETS_MAX: Final = 50
+SYMBOL_CHARACTERS_MAX: Final = 16
 MAX_AMOUNT_USD: Final = 10**9
 
 UUID_PATTERN: Final = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-SYMBOL_PATTERN: Final = "[A-Za-z0-9]{1,16}"
-SYMBOL_CHARACTERS_MAX: Final = 16
-TIMESTAMP_PATTERN: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{3})?Z"
+TIMESTAMP_PATTERN: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{3})?Z"
+NONCE_PATTERN: Final = "[0-9a-f]{32,128}"
 
-TIMESTAMPS_REMEMBERED: Final = 4_096
-"""Each of a permit's times is asked for several times."""
+_is_uuid = re.compile(UUID_PATTERN).fullmatch
+_is_timestamp = re.compile(TIMESTAMP_PATTERN).fullmatch
+_is_nonce = re.compile(NONCE_PATTERN).fullmatch
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MS: Final = timedelta(milliseconds=1)
 
 
-@lru_cache(maxsize=TIMESTAMPS_REMEMBERED)
 def utc_ms(timestamp: str) -> int:
-    """Return the Unix time in ms of a permit's timestamp. Raises ValueError for a date that no calendar has."""
-    return (datetime.fromisoformat(timestamp) - EPOCH) // MS
+    """Return the Unix time in ms of a permit's timestamp. Raises ValueError if it is none, or names no date."""
+    at_ms = _read_timestamp(timestamp)
+    if at_ms is None:
+        raise ValueError(f"no timestamp of a permit: {timestamp!r}")
+    return at_ms
 
 
 def timestamp(at_ms: int) -> str:
@@ -73,49 +66,274 @@ def timestamp(at_ms: int) -> str:
     return at.isoformat(timespec=precision).replace("+00:00", "Z")
 
 
-def _spells_32_bytes(text: str) -> str:
-    if keys.decode_key(text) is None:
-        raise ValueError
-    return text
+@dataclass(frozen=True, init=False)
+class Permit:
+    """The bounds that a wallet signs for one agent. Make one with `from_json` or `from_json_object`."""
+
+    agent_id: str
+    """The agent that may act: a UUID in lowercase, with hyphens."""
+
+    session_pubkey: str
+    """The key that signs the agent's transactions."""
+
+    asset_whitelist: tuple[str, ...]
+    """What may be bought and sold, in the user's order: symbols or base58 mints, unique ignoring case."""
+
+    max_amount_cents: int
+    """The most that one execution may be worth, in US cents, inclusive: 1 to 100,000,000,000."""
+
+    expires_at: str
+    """The first instant at which the permit no longer holds (exclusive), spelled as it was signed."""
+
+    issued_at: str
+    """The first instant at which it holds, spelled as it was signed; before `expires_at`."""
+
+    nonce: str
+    """What sets two permits of the same bounds apart: 32 to 128 lowercase hex digits, an even number."""
+
+    expires_at_ms: int = field(repr=False)
+    """`expires_at` (exclusive) as Unix time in ms."""
+
+    issued_at_ms: int = field(repr=False)
+    """`issued_at` as Unix time in ms."""
+
+    def __init__(self) -> None:
+        raise TypeError("a permit is read, by Permit.from_json or Permit.from_json_object")
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Permit:
+        """Read it from strict JSON `data`, at most 16 KiB.
+
+        Raises:
+            EncodingError, JsonError: as `permits.canonical.parse`.
+            SchemaError: the first broken rule: a missing key, an unknown one, else in the order of the fields.
+
+        """
+        return cls.from_json_object(parse(data))
+
+    @classmethod
+    def from_json_object(cls, value: object) -> Permit:
+        """Read it from a decoded JSON object. Raises SchemaError as `from_json` does."""
+        permit = _object(None, value)
+        _check_keys((permit, PERMIT_KEYS, ()))
+        return _read_permit(permit)
+
+    def to_json_object(self) -> dict[str, Any]:
+        """Return its keys and values as they travel."""
+        return {
+            "agentId": self.agent_id,
+            "sessionPubkey": self.session_pubkey,
+            "assetWhitelist": list(self.asset_whitelist),
+            "maxAmountPerExecutionUsd": _dollars(self.max_amount_cents),
+            "expiresAt": self.expires_at,
+            "issuedAt": self.issued_at,
+            "nonce": self.nonce,
+        }
+
+    def canonical_bytes(self) -> bytes:
+        """Return the bytes that a wallet signs: printable ASCII, at most 3,072, as the fields' rules add up.
+
+        They are canonical JSON (RFC 8785). Written out: no field holds a character that JSON would escape.
+        """
+        assets = '","'.join(self.asset_whitelist)
+        return (
+            f'{{"agentId":"{self.agent_id}","assetWhitelist":["{assets}"],'
+            f'"expiresAt":"{self.expires_at}","issuedAt":"{self.issued_at}",'
+            f'"maxAmountPerExecutionUsd":{_dollars(self.max_amount_cents)},'
+            f'"nonce":"{self.nonce}","sessionPubkey":"{self.session_pubkey}"}}'
+        ).encode("ascii")
 
 
-def _spells_64_bytes(text: str) -> str:
-    if keys.decode_signature(text) is None:
-        raise ValueError
-    return text
+@dataclass(frozen=True, init=False)
+class SignedPermit:
+    """A permit on its way: with the wallet that signed it, the signature, and the envelope that was signed.
+
+    A claim, until `permits.verify` has checked it. Make one with `from_json`, `from_json_object` or `permits.issue`.
+    """
+
+    permit: Permit
+
+    wallet_address: str
+    """The signer, base58 of 32 bytes."""
+
+    signature: str
+    """base58 of 64 bytes, over the permit's canonical bytes in the envelope."""
+
+    envelope: Envelope
+    """What the wallet signed; a document that names none is `raw`."""
+
+    wallet_bytes: bytes = field(repr=False)
+    signature_bytes: bytes = field(repr=False)
+
+    def __init__(self) -> None:
+        raise TypeError("a signed permit is read, by SignedPermit.from_json, or made by permits.issue")
+
+    @classmethod
+    def from_json(cls, data: bytes) -> SignedPermit:
+        """Read it from strict JSON `data`, at most 16 KiB. Raises what `Permit.from_json` does."""
+        return cls.from_json_object(parse(data))
+
+    @classmethod
+    def from_json_object(cls, value: object) -> SignedPermit:
+        """Read it from a decoded JSON object. Raises SchemaError as `from_json` does."""
+        signed = _object(None, value)
+        documents = [(signed, TRANSPORT_KEYS, OPTIONAL_KEYS)]
+        if "permit" in signed:
+            documents.append((_object("permit", signed["permit"]), PERMIT_KEYS, ()))
+        _check_keys(*documents)
+        return _read_signed_permit(signed)
+
+    def to_json_object(self) -> dict[str, Any]:
+        """Return its keys and values as they travel."""
+        return {
+            "permit": self.permit.to_json_object(),
+            "walletAddress": self.wallet_address,
+            "signature": self.signature,
+            "envelope": self.envelope,
+        }
 
 
-def _mints_and_unique(assets: tuple[str, ...]) -> tuple[str, ...]:
-    """Check what the pattern of one asset can't: that what is no symbol is a mint, and that none stands twice."""
+def made(cls: type[T], /, **fields: object) -> T:
+    """Return a `cls` with these fields, past the constructor that refuses: for the one place that checks its rules."""
+    it = object.__new__(cls)
+    it.__dict__.update(fields)
+    return it
+
+
+PERMIT_KEYS: Final[tuple[str, ...]] = (
+    "agentId",
+    "sessionPubkey",
+    "assetWhitelist",
+    "maxAmountPerExecutionUsd",
+    "expiresAt",
+    "issuedAt",
+    "nonce",
+)
+TRANSPORT_KEYS: Final[tuple[str, ...]] = ("permit", "walletAddress", "signature")
+OPTIONAL_KEYS: Final[tuple[str, ...]] = ("envelope",)
+
+
+def _object(key: str | None, value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise SchemaError(Code.SCHEMA_NOT_AN_OBJECT, key, value, "must be a JSON object")
+    return value
+
+
+def _check_keys(*documents: tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]) -> None:
+    """Refuse missing keys, then unknown ones, of each (document, required, optional)."""
+    for document, required, _ in documents:
+        for key in required:
+            if key not in document:
+                raise SchemaError(Code.SCHEMA_MISSING_KEY, key, None, "must be there")
+    for document, required, optional in documents:
+        for key in document:
+            if key not in required and key not in optional:
+                raise SchemaError(Code.SCHEMA_UNKNOWN_KEY, key, None, "is not a key of this document")
+
+
+def _read_permit(document: dict[str, Any]) -> Permit:
+    """Check the values of a `document` that has a permit's keys, in the order of the specification."""
+    agent_id = document["agentId"]
+    if type(agent_id) is not str or not _is_uuid(agent_id):
+        raise _broken("agentId", agent_id)
+    session_pubkey = document["sessionPubkey"]
+    if type(session_pubkey) is not str or not keys.is_key(session_pubkey):
+        raise _broken("sessionPubkey", session_pubkey)
+    assets = document["assetWhitelist"]
+    _check_assets(assets)
+    max_amount_cents = _cents(document["maxAmountPerExecutionUsd"])
+    if max_amount_cents is None:
+        raise _broken("maxAmountPerExecutionUsd", document["maxAmountPerExecutionUsd"])
+    expires_at = document["expiresAt"]
+    expires_at_ms = _read_timestamp(expires_at)
+    if expires_at_ms is None:
+        raise _broken("expiresAt", expires_at)
+    issued_at = document["issuedAt"]
+    issued_at_ms = _read_timestamp(issued_at)
+    if issued_at_ms is None:
+        raise _broken("issuedAt", issued_at)
+    nonce = document["nonce"]
+    if type(nonce) is not str or not _is_nonce(nonce) or len(nonce) % 2:
+        raise _broken("nonce", nonce)
+    if issued_at_ms >= expires_at_ms:
+        raise SchemaError(Code.SCHEMA_TIME_ORDER, "issuedAt", None, "must be before `expiresAt`")
+    return made(
+        Permit,
+        agent_id=agent_id,
+        session_pubkey=session_pubkey,
+        asset_whitelist=tuple(assets),
+        max_amount_cents=max_amount_cents,
+        expires_at=expires_at,
+        issued_at=issued_at,
+        nonce=nonce,
+        expires_at_ms=expires_at_ms,
+        issued_at_ms=issued_at_ms,
+    )
+
+
+def _read_signed_permit(document: dict[str, Any]) -> SignedPermit:
+    """Check the values of a `document` that has a signed permit's keys, in the order of the specification."""
+    permit = _read_permit(document["permit"])
+    wallet_address = document["walletAddress"]
+    wallet_bytes = keys.decode_wallet(wallet_address) if type(wallet_address) is str else None
+    if wallet_bytes is None:
+        raise _broken("walletAddress", wallet_address)
+    signature = document["signature"]
+    signature_bytes = keys.decode_signature(signature) if type(signature) is str else None
+    if signature_bytes is None:
+        raise _broken("signature", signature)
+    envelope = document.get("envelope", "raw")
+    if type(envelope) is not str or envelope not in ENVELOPES:
+        raise _broken("envelope", envelope)
+    return made(
+        SignedPermit,
+        permit=permit,
+        wallet_address=wallet_address,
+        signature=signature,
+        envelope=envelope,
+        wallet_bytes=wallet_bytes,
+        signature_bytes=signature_bytes,
+    )
+
+
+def _check_assets(assets: object) -> None:
+    if not isinstance(assets, list | tuple) or not 1 <= len(assets) <= WHITELIST_ASSETS_MAX:
+        raise _broken("assetWhitelist", assets)
     for asset in assets:
-        if len(asset) > SYMBOL_CHARACTERS_MAX and keys.decode_key(asset) is None:
-            raise ValueError
+        if type(asset) is not str or not (_is_symbol(asset) or keys.is_key(asset)):
+            raise _broken("assetWhitelist", asset)
     if len({asset.lower() for asset in assets}) != len(assets):
-        raise ValueError
-    return assets
+        raise _broken("assetWhitelist", assets)
 
 
-def _real_date(text: str) -> str:
-    utc_ms(text)
-    return text
+def _is_symbol(text: str) -> bool:
+    return len(text) <= SYMBOL_CHARACTERS_MAX and text.isascii() and text.isalnum()
 
 
-def _cents(amount: object) -> int:
-    """Return `amount` dollars in cents, exactly: no float is ever rounded into them."""
-    if type(amount) is int and 0 < amount <= MAX_AMOUNT_USD:
-        return amount * 100
-    if isinstance(amount, bool) or not isinstance(amount, int | float | Decimal):
-        raise ValueError  # noqa: TRY004 - pydantic turns a ValueError into a refusal
+def _read_timestamp(text: object) -> int | None:
+    """Return the Unix time in ms of a timestamp in the specified form; None if it has another, or names no date."""
+    if type(text) is not str or not _is_timestamp(text):
+        return None
+    try:
+        return (datetime.fromisoformat(text) - EPOCH) // MS
+    except ValueError:
+        return None
+
+
+def _cents(amount: object) -> int | None:
+    """Return `amount` dollars in cents, exactly: no float is ever rounded into them. None: it is no such amount."""
+    if type(amount) is int:
+        return amount * 100 if 0 < amount <= MAX_AMOUNT_USD else None
+    if not isinstance(amount, float | Decimal):
+        return None
     dollars = Decimal(str(amount))
     exponent = dollars.as_tuple().exponent
     if not isinstance(exponent, int) or not 0 < dollars <= MAX_AMOUNT_USD:
-        raise ValueError
+        return None
     if exponent < -2 and not isinstance(amount, float):  # noqa: PLR2004 - two decimals, as they were written
-        raise ValueError
+        return None
     cents = dollars * 100
-    if cents != int(cents):
-        raise ValueError
-    return int(cents)
+    return int(cents) if cents == int(cents) else None
 
 
 def _dollars(cents: int) -> int | float:
@@ -126,24 +344,7 @@ def _dollars(cents: int) -> int | float:
     return cents // 100 if cents % 100 == 0 else cents / 100
 
 
-def _spells_a_wallet(text: str) -> str:
-    if keys.decode_wallet(text) is None:
-        raise ValueError
-    return text
-
-
-PublicKey = Annotated[str, Field(pattern=f"^{keys.KEY_PATTERN}$"), AfterValidator(_spells_32_bytes)]
-Asset = Annotated[str, Field(pattern=f"^({SYMBOL_PATTERN}|{keys.KEY_PATTERN})$")]
-Timestamp = Annotated[str, Field(pattern=f"^{TIMESTAMP_PATTERN}$"), AfterValidator(_real_date)]
-UsdCents = Annotated[
-    int,
-    BeforeValidator(_cents),
-    PlainSerializer(_dollars),
-    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": MAX_AMOUNT_USD, "multipleOf": 0.01}),
-]
-
 RULES: Final = {
-    "permit": (Code.SCHEMA_NOT_AN_OBJECT, "must be a JSON object"),
     "agentId": (Code.SCHEMA_AGENT_ID, "must be a UUID in lowercase with hyphens"),
     "sessionPubkey": (Code.SCHEMA_SESSION_PUBKEY, "must be base58 of 32 bytes"),
     "assetWhitelist": (
@@ -164,131 +365,6 @@ RULES: Final = {
 """The code and the sentence for each key. What is wrong with a value is that it breaks this rule."""
 
 
-class _Document(BaseModel):
-    """What permits and their transport share: immutable, no key unknown, nothing coerced, one error for one rule."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Self:
-        """Read it from strict JSON `data`, at most 16 KiB.
-
-        Raises:
-            EncodingError, JsonError: as `permits.canonical.parse`.
-            SchemaError: the first broken rule: a missing key, an unknown one, else in the order of the fields.
-
-        """
-        return cls.from_json_object(parse(data))
-
-    @classmethod
-    def from_json_object(cls, value: object) -> Self:
-        """Read it from a decoded JSON object. Raises SchemaError as `from_json` does."""
-        try:
-            return cls.model_validate(value)
-        except ValidationError as error:
-            raise _first_broken_rule(error) from None
-
-    def to_json_object(self) -> dict[str, Any]:
-        """Return its keys and values as they travel."""
-        return self.model_dump(mode="json", by_alias=True)
-
-
-class Permit(_Document):
-    """The bounds that a wallet signs for one agent. Make one with `from_json` or `from_json_object`."""
-
-    agent_id: Annotated[
-        str,
-        Field(alias="agentId", pattern=f"^{UUID_PATTERN}$"),
-    ]
-    """The agent that may act: a UUID in lowercase, with hyphens."""
-
-    session_pubkey: Annotated[PublicKey, Field(alias="sessionPubkey")]
-    """The key that signs the agent's transactions."""
-
-    asset_whitelist: Annotated[
-        tuple[Asset, ...],
-        Field(alias="assetWhitelist", min_length=1, max_length=WHITELIST_ASSETS_MAX, strict=False),
-        AfterValidator(_mints_and_unique),
-    ]
-    """What may be bought and sold, in the user's order: symbols or base58 mints, unique ignoring case."""
-
-    max_amount_cents: Annotated[UsdCents, Field(alias="maxAmountPerExecutionUsd")]
-    """The most that one execution may be worth, in US cents, inclusive: 1 to 100,000,000,000."""
-
-    expires_at: Annotated[Timestamp, Field(alias="expiresAt")]
-    """The first instant at which the permit no longer holds (exclusive), spelled as it was signed."""
-
-    issued_at: Annotated[Timestamp, Field(alias="issuedAt")]
-    """The first instant at which it holds, spelled as it was signed; before `expires_at`."""
-
-    nonce: Annotated[str, Field(pattern="^([0-9a-f]{2}){16,64}$")]
-    """What sets two permits of the same bounds apart: 32 to 128 lowercase hex digits, an even number."""
-
-    @model_validator(mode="after")
-    def _begin_before_end(self) -> Self:
-        if self.issued_at_ms >= self.expires_at_ms:
-            raise PydanticCustomError("time_order", "")
-        return self
-
-    @property
-    def issued_at_ms(self) -> int:
-        """`issued_at` as Unix time in ms."""
-        return utc_ms(self.issued_at)
-
-    @property
-    def expires_at_ms(self) -> int:
-        """`expires_at` (exclusive) as Unix time in ms."""
-        return utc_ms(self.expires_at)
-
-    def canonical_bytes(self) -> bytes:
-        """Return the bytes that a wallet signs: printable ASCII, at most 3,072, as the fields' rules add up.
-
-        They are canonical JSON (RFC 8785). Written out: no field holds a character that JSON would escape.
-        """
-        assets = '","'.join(self.asset_whitelist)
-        return (
-            f'{{"agentId":"{self.agent_id}","assetWhitelist":["{assets}"],'
-            f'"expiresAt":"{self.expires_at}","issuedAt":"{self.issued_at}",'
-            f'"maxAmountPerExecutionUsd":{_dollars(self.max_amount_cents)},'
-            f'"nonce":"{self.nonce}","sessionPubkey":"{self.session_pubkey}"}}'
-        ).encode("ascii")
-
-
-class SignedPermit(_Document):
-    """A permit on its way: with the wallet that signed it, the signature, and the envelope that was signed.
-
-    A claim, until `permits.verify` has checked it.
-    """
-
-    permit: Permit
-    wallet_address: Annotated[
-        str, Field(alias="walletAddress", pattern=f"^{keys.KEY_PATTERN}$"), AfterValidator(_spells_a_wallet)
-    ]
-    """The signer, base58 of 32 bytes."""
-
-    signature: Annotated[str, Field(pattern=f"^{keys.SIGNATURE_PATTERN}$"), AfterValidator(_spells_64_bytes)]
-    """base58 of 64 bytes, over the permit's canonical bytes in the envelope."""
-
-    envelope: Envelope = "raw"
-
-
-STRUCTURE_FIRST: Final = {"model_type": 0, "missing": 1, "extra_forbidden": 2}
-
-
-def _first_broken_rule(error: ValidationError) -> SchemaError:
-    """Return the first of pydantic's findings: the shape of the document, then its fields in their order."""
-    finding = min(
-        error.errors(include_url=False, include_context=False),
-        key=lambda each: STRUCTURE_FIRST.get(each["type"], len(STRUCTURE_FIRST)),
-    )
-    place = [part for part in finding["loc"] if isinstance(part, str)]
-    field = place[-1] if place else None
-    match finding["type"]:
-        case "missing":
-            return SchemaError(Code.SCHEMA_MISSING_KEY, field, None, "must be there")
-        case "extra_forbidden":
-            return SchemaError(Code.SCHEMA_UNKNOWN_KEY, field, None, "is not a key of this document")
-        case "time_order":
-            return SchemaError(Code.SCHEMA_TIME_ORDER, "issuedAt", None, "must be before `expiresAt`")
-    code, rule = RULES.get(field or "permit", RULES["permit"])
-    return SchemaError(code, field, finding["input"], rule)
+def _broken(key: str, value: object) -> SchemaError:
+    code, rule = RULES[key]
+    return SchemaError(code, key, value, rule)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from nacl.bindings import crypto_sign_open
 from nacl.exceptions import BadSignatureError
@@ -25,7 +25,7 @@ from permits.errors import (
     SignatureError,
     TimeError,
 )
-from permits.model import Permit, SignedPermit
+from permits.model import Permit, SignedPermit, made
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -39,7 +39,7 @@ LIFETIME_MS_MAX: Final = 366 * 86_400_000
 """A year and a day: a permit that outlives the attention of the user who signed it protects nobody."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, init=False)
+@dataclass(frozen=True, init=False)
 class VerifiedPermit:
     """A permit that `verify` has checked: a wallet really signed these bounds. It can't be made in another way."""
 
@@ -88,10 +88,11 @@ def verify(
     permit = signed.permit
     canonical = permit.canonical_bytes()
     _check_session_key(permit.session_pubkey)
-    signer = _check_wallet(signed.wallet_address, wallet)
+    signer = _check_wallet(signed, wallet)
     _check_signature(signed, signer, canonical, envelopes)
     _check_time(permit, now_ms, lifetime_ms_max, clock_skew_ms)
-    return _verified(
+    return made(
+        VerifiedPermit,
         permit=permit,
         permit_id=permit_id(signer, canonical),
         wallet=signed.wallet_address,
@@ -118,7 +119,9 @@ def verify_bytes(
     permit = Permit.from_json(message)
     if permit.canonical_bytes() != message:
         raise CanonicalFormError(Code.CANONICAL_MISMATCH, None, None, "must be the permit's canonical bytes")
-    signed = SignedPermit.from_json_object({"permit": permit, "walletAddress": wallet, "signature": signature})
+    signed = SignedPermit.from_json_object(
+        {"permit": permit.to_json_object(), "walletAddress": wallet, "signature": signature}
+    )
     return verify(signed, now_ms=now_ms, lifetime_ms_max=lifetime_ms_max, clock_skew_ms=clock_skew_ms)
 
 
@@ -137,8 +140,8 @@ def _check_session_key(text: str) -> None:
         raise KeyEncodingError(Code.KEY_SESSION_SMALL_ORDER, "sessionPubkey", text, "must not be of small order")
 
 
-def _check_wallet(text: str, expected: str | None) -> bytes:
-    key = cast("bytes", keys.decode_wallet(text))  # the model has checked the spelling
+def _check_wallet(signed: SignedPermit, expected: str | None) -> bytes:
+    text, key = signed.wallet_address, signed.wallet_bytes
     if text in keys.NOT_CANONICAL_KEYS:
         raise KeyEncodingError(Code.KEY_WALLET_ENCODING, "walletAddress", text, NOT_CANONICAL)
     if not keys.has_prime_order(key):
@@ -156,9 +159,8 @@ def _check_signature(signed: SignedPermit, signer: bytes, canonical: bytes, enve
             signed.envelope,
             f"must be one of {', '.join(envelopes)}",
         )
-    signature = cast("bytes", keys.decode_signature(signed.signature))  # the model has checked the spelling
     try:
-        crypto_sign_open(signature + enclose(signed.envelope, signer, canonical), signer)
+        crypto_sign_open(signed.signature_bytes + enclose(signed.envelope, signer, canonical), signer)
     except BadSignatureError:
         raise SignatureError(
             Code.SIGNATURE_INVALID,
@@ -183,11 +185,3 @@ def _check_time(permit: Permit, now_ms: int | None, lifetime_ms_max: int, clock_
         raise TimeError(Code.TIME_NOT_YET_VALID, "issuedAt", permit.issued_at, "must not be in the future")
     if now_ms + clock_skew_ms >= expires_at_ms:
         raise TimeError(Code.TIME_EXPIRED, "expiresAt", permit.expires_at, "must be in the future")
-
-
-def _verified(**fields: object) -> VerifiedPermit:
-    """Make the value that nobody else can, past every check above."""
-    verified = object.__new__(VerifiedPermit)
-    for name, value in fields.items():
-        object.__setattr__(verified, name, value)
-    return verified

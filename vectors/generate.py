@@ -269,6 +269,7 @@ def make_encoding():
         ("single-quotes", "strings in single quotes", good.replace(b'"', b"'"), "JSON_SYNTAX"),
         ("comment", "a comment", b"/* */" + good, "JSON_SYNTAX"),
         ("form-feed", "a white space that JSON lacks", b"\f" + good, "JSON_SYNTAX"),
+        ("trailing-form-feed", "a white space that JSON lacks, behind it", good + b"\f", "JSON_SYNTAX"),
         ("no-break-space", "U+00A0 before it", b"\xc2\xa0" + good, "JSON_SYNTAX"),
         ("newline-in-string", "a raw line break in a string", good.replace(b"SOL", b"S\nL"), "JSON_SYNTAX"),
         ("tab-in-string", "a raw tab in a string", good.replace(b"SOL", b"S\tL"), "JSON_SYNTAX"),

@@ -1,5 +1,6 @@
 """The guard over a real SQLite file, with a clock that stands still."""
 
+import copy
 import sqlite3
 import threading
 
@@ -88,8 +89,9 @@ def test_a_permit_that_lies_about_its_bytes_is_read_again(setup):
         def canonical_bytes(self):
             return signed.permit.canonical_bytes()
 
-    wide = Wide.from_json_object({**signed.permit.to_json_object(), "maxAmountPerExecutionUsd": 10**6})
-    lying = signed.model_copy(update={"permit": wide})
+    wide, lying = object.__new__(Wide), copy.copy(signed)
+    vars(wide).update(vars(signed.permit), max_amount_cents=10**8)
+    vars(lying)["permit"] = wide
     with pytest.raises(PermitError):
         setup.guard.activate(lying)
 

@@ -38,6 +38,8 @@ def check(error, kind, code, field, value, rule):
         (b"\xef\xbb\xbf1", tree.EncodingError, Code.ENCODING_BOM, None, None, "must not start with a byte order mark"),
         (b'"\xff"', tree.EncodingError, Code.ENCODING_NOT_UTF8, None, None, "must be UTF-8, but byte 1 is not"),
         (b"{]", tree.JsonError, Code.JSON_SYNTAX, None, None, "must be JSON, but is not at character 1"),
+        (b" {} {}", tree.JsonError, Code.JSON_SYNTAX, None, None, "must be JSON, but is not at character 3"),
+        (b"{} \f", tree.JsonError, Code.JSON_SYNTAX, None, None, "must be JSON, but is not at character 2"),
         (b"[" * 9, tree.JsonError, Code.JSON_TOO_DEEP, None, None, "must not be nested more than 8 deep"),
         (b"[{" * 4 + b"}[{[[", tree.JsonError, Code.JSON_TOO_DEEP, None, None, "must not be nested more than 8 deep"),
         (

@@ -25,6 +25,27 @@ def test_lengths_of_key_and_signature_are_exact():
     assert keys.decode_signature(keys.encode(b"\xff" * 65)) is None
 
 
+@pytest.mark.parametrize("zeros", range(33))
+def test_a_key_is_told_without_decoding_at_each_edge(zeros):
+    """The least and the greatest number with so many leading zeros, and their neighbors, with a zero more and less."""
+    edges = (256 ** (31 - zeros) if zeros < 32 else 0, 256 ** (32 - zeros) - 1)
+    for number in {edge + step for edge in edges for step in (-1, 0, 1) if edge + step >= 0}:
+        digits = keys.encode(number.to_bytes(33, "big")).lstrip("1")
+        for leading in {max(zeros - 1, 0), zeros, zeros + 1}:
+            text = "1" * leading + digits
+            assert keys.is_key(text) is (keys.decode_key(text) is not None), text
+
+
+@given(st.text("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz", min_size=30, max_size=46))
+def test_a_key_is_told_without_decoding(text):
+    assert keys.is_key(text) is (keys.decode_key(text) is not None)
+
+
+@pytest.mark.parametrize("text", ["1" * 32, "1" * 33, "1" * 44, "1" * 33 + "z" * 11, "0" * 44, "z" * 44])
+def test_a_text_of_many_zeros_is_told_too(text):
+    assert keys.is_key(text) is (keys.decode_key(text) is not None)
+
+
 def test_a_hostile_length_is_not_decoded():
     assert keys.decode_key("z" * 1_000_000) is None  # decoding it would outlast the test's time limit
     assert keys.decode_signature("z" * 1_000_000) is None

@@ -1,5 +1,8 @@
+import copy
+import pickle
 import shutil
 import subprocess
+from dataclasses import FrozenInstanceError
 from decimal import Decimal
 from random import Random
 
@@ -8,7 +11,6 @@ import pytest
 import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from permits import Permit, PermitError, SignedPermit, keys, timestamp, utc_ms
 from permits.errors import Code
@@ -32,6 +34,7 @@ def test_the_source_documents_permit_is_one():
     assert permit.to_json_object() == PERMIT
     assert permit.max_amount_cents == 25_000
     assert permit.expires_at_ms - permit.issued_at_ms == 7_819_200_000
+    assert type(permit.expires_at_ms) is int
 
 
 def test_its_canonical_bytes_are_sorted_and_tight():
@@ -259,13 +262,31 @@ def test_every_amount_of_cents_survives_json(cents):
 
 def test_a_permit_does_not_change():
     permit = Permit.from_json_object(PERMIT)
-    with pytest.raises(ValidationError):
+    with pytest.raises(FrozenInstanceError):
         permit.max_amount_cents = 1
+
+
+@pytest.mark.parametrize("kind", [Permit, SignedPermit])
+def test_nobody_makes_one_past_its_rules(kind):
+    with pytest.raises(TypeError, match="is read, by"):
+        kind()
+
+
+def test_it_survives_copying_and_pickling():
+    permit = Permit.from_json_object(PERMIT)
+    assert pickle.loads(pickle.dumps(permit)) == copy.deepcopy(permit) == permit  # noqa: S301 - its own bytes
+    assert hash(copy.copy(permit)) == hash(permit)
 
 
 @given(st.integers(0, 253_402_300_799_999))
 def test_a_time_written_is_read_back(at_ms):
     assert utc_ms(timestamp(at_ms)) == at_ms
+
+
+@pytest.mark.parametrize("text", ["", "2026-05-02", "2026-02-30T00:00:00Z", "2026-05-02T12:00:00+00:00"])
+def test_what_is_no_time_is_not_read(text):
+    with pytest.raises(ValueError, match="no timestamp of a permit"):
+        utc_ms(text)
 
 
 def test_whole_seconds_are_written_without_a_fraction():
@@ -309,6 +330,13 @@ def test_a_refusal_names_field_rule_and_value_cut_short():
     assert len(error.value.value) <= 64 + 3
     assert str(error.value).isprintable()
     assert str(error.value).startswith("SCHEMA_NONCE: `nonce` must be 32 to 128 lowercase hex digits")
+
+
+@pytest.mark.parametrize("assets", [[], ["SOL", "sol"]])
+def test_a_refusal_of_all_assets_together_shows_them(assets):
+    with pytest.raises(PermitError) as error:
+        Permit.from_json_object(with_(assetWhitelist=assets))
+    assert error.value.value == str(assets)
 
 
 def test_a_number_too_long_to_spell_is_refused_by_name():
