@@ -14,7 +14,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from permits.errors import PermitError
-from permits.model import made
+from permits.model import Permit, made
 from permits.verification import LIFETIME_MS_MAX, RAW_ONLY, VerifiedPermit, verify
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from permits.envelopes import Envelope
-    from permits.model import Permit, SignedPermit
+    from permits.model import SignedPermit
 
-    _Packed = PermitError | tuple[Permit, str, str, Envelope, bytes]
+    _Packed = PermitError | tuple[dict[str, Any], str, str, Envelope, bytes]
 
 __all__ = ["verify_many"]
 
@@ -97,13 +97,14 @@ def _pack(result: VerifiedPermit | PermitError) -> _Packed:
     """Return what a result is made of: a verified permit itself doesn't travel."""
     if isinstance(result, PermitError):
         return result
-    return result.permit, result.permit_id, result.wallet, result.envelope, result.canonical
+    return vars(result.permit), result.permit_id, result.wallet, result.envelope, result.canonical
 
 
 def _unpack(packed: _Packed) -> VerifiedPermit | PermitError:
     if isinstance(packed, PermitError):
         return packed
-    permit, permit_id, wallet, envelope, canonical = packed
+    fields, permit_id, wallet, envelope, canonical = packed
+    permit = made(Permit, **fields)
     return made(
         VerifiedPermit, permit=permit, permit_id=permit_id, wallet=wallet, envelope=envelope, canonical=canonical
     )
