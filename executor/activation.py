@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from executor.bounds import Bounds
 from executor.caps import is_expired
 from executor.decide import Check, Refused
+from executor.lifecycle import AgentState
 from executor.limits import CLOCK_SKEW_MS
 from executor.reasons import Reason
 from permits import timestamp
 
 if TYPE_CHECKING:
     from executor.assets import Asset, AssetRegistry
+    from executor.halts import Halt
     from executor.limits import Limits
     from permits import Permit, VerifiedPermit
 
@@ -29,6 +31,11 @@ class Standing(NamedTuple):
     """The agent's newest bounds; None if it never had any."""
     other_active_agents: int
     """The user's active, unexpired agents but this one."""
+    agent_state: AgentState | None = None
+    stopped_at_ms: int | None = None
+    """When the user stopped the agent, if it stands stopped."""
+    halts: tuple[Halt, ...] = ()
+    """Those that hold the agent: its own, its wallet's, and those of everything."""
 
 
 def decide_activation(
@@ -40,11 +47,13 @@ def decide_activation(
     known = tuple(asset for asset in resolved if asset is not None)
     bounds = Bounds.of(verified, known) if len(known) == len(resolved) else None
     checks = (
+        *(Check(reason=Reason.HALTED, limit="no halt", actual=str(halt)) for halt in standing.halts),
         _key_reserved(permit, standing),
         _fresh_enough(permit, limits, now_ms),
         _newer(permit, standing),
         _nonce_unspent(permit, standing),
         _same_scope(bounds, standing),
+        _not_completed(standing),
         _assets_known(permit, resolved),
         _not_yet_valid(permit, now_ms),
         _unexpired(permit, now_ms),
@@ -71,6 +80,9 @@ def _fresh_enough(permit: Permit, limits: Limits, now_ms: int) -> Check | None:
 
 
 def _newer(permit: Permit, standing: Standing) -> Check | None:
+    if standing.stopped_at_ms is not None and permit.issued_at_ms <= standing.stopped_at_ms:
+        stopped_at = timestamp(standing.stopped_at_ms)
+        return Check(reason=Reason.PERMIT_NOT_NEWER, limit=f"after the stop at {stopped_at}", actual=permit.issued_at)
     if standing.current is None or standing.current.terms.issued_at_ms < permit.issued_at_ms:
         return None
     return Check(
@@ -86,9 +98,17 @@ def _nonce_unspent(permit: Permit, standing: Standing) -> Check | None:
 
 def _same_scope(bounds: Bounds | None, standing: Standing) -> Check | None:
     current = standing.current
-    if bounds is None or current is None or (bounds.scope, bounds.assets) == (current.scope, current.assets):
+    if standing.agent_state is AgentState.STOPPED or bounds is None or current is None:
+        return None
+    if (bounds.scope, bounds.assets) == (current.scope, current.assets):
         return None
     return Check(reason=Reason.SCOPE_CHANGED, limit=current.scope, actual=bounds.scope)
+
+
+def _not_completed(standing: Standing) -> Check | None:
+    if standing.agent_state is not AgentState.COMPLETED:
+        return None
+    return Check(reason=Reason.AGENT_COMPLETED, limit="an agent with work left", actual=AgentState.COMPLETED)
 
 
 def _assets_known(permit: Permit, resolved: list[Asset | None]) -> Check | None:

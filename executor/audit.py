@@ -6,14 +6,17 @@ and every decision, made again from its evidence.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from executor.bounds import Bounds
 from executor.caps import is_expired
 from executor.decide import read_decision
-from executor.entries import Kind, chain_start, index_of, next_hash
+from executor.entries import ENDS, Kind, chain_start, index_of, next_hash
 from executor.errors import LedgerError
 from executor.evidence import replay
+from executor.halts import Halt, Halter, Scope
+from executor.ledger import EVERYBODY
 from executor.lifecycle import AgentState
 from permits import keys, permit_id
 
@@ -51,39 +54,77 @@ def check_ledger(ledger: Ledger) -> Report:
                         findings.append(f"{wallet}: {finding}")
         except LedgerError as error:
             findings.append(f"{wallet}: {error}")
-    return Report(len(wallets), count, tuple(findings))
+    return Report(len(wallets) - (EVERYBODY in wallets), count, tuple(findings))
 
 
 def _check_wallet(view: WalletView, epoch: str) -> Iterator[tuple[Entry | None, str | None]]:
     """Yield each entry with what is wrong about it, then what is wrong about the whole."""
-    chain_hash, seq, attempts = chain_start(epoch, view.head.wallet), 0, 0
-    activations: dict[int, Entry] = {}
-    active: dict[str, Entry] = {}
+    summed = _Sum(hash=chain_start(epoch, view.head.wallet))
     for sealed, index in _all(view):
         entry = sealed.entry
-        chain_hash, seq = next_hash(chain_hash, sealed.content), entry.seq
-        if chain_hash != sealed.hash:
-            yield entry, f"entry {seq} is not chained to the one before"
+        if next_hash(summed.hash, sealed.content) != sealed.hash:
+            yield entry, f"entry {entry.seq} is not chained to the one before"
             return
         if index != index_of(entry):
-            yield entry, f"entry {seq} is filed under what it doesn't say"
+            yield entry, f"entry {entry.seq} is filed under what it doesn't say"
             return
+        summed.add(entry, sealed.hash)
+        yield entry, _finding(entry, summed)
+    yield from ((None, finding) for finding in _head_findings(view.head, summed))
+
+
+@dataclass
+class _Sum:
+    """What a wallet's entries add up to."""
+
+    hash: str
+    seq: int = 0
+    attempts: int = 0
+    open_attempts: int = 0
+    notional_micro_usd: int = 0
+    refusals: int = 0
+    activations: dict[int, Entry] = field(default_factory=dict)
+    active: dict[str | None, Entry] = field(default_factory=dict)
+    halts: dict[tuple[Scope, Halter], Halt] = field(default_factory=dict)
+
+    def add(self, entry: Entry, chain_hash: str) -> None:
+        """Take in the next entry."""
+        self.hash, self.seq = chain_hash, entry.seq
+        self.refusals += entry.kind is Kind.REFUSED
+        self.open_attempts -= entry.kind in ENDS
+        if entry.kind is Kind.AUTHORIZED:
+            self.attempts += 1
+            self.open_attempts += 1
+            self.notional_micro_usd += int(entry.body["decision"]["valueMicroUsd"])
         if entry.kind is Kind.ACTIVATED:
-            activations[seq] = entry
+            self.activations[entry.seq] = entry
         if entry.agent_state is AgentState.ACTIVE:
-            active[entry.agent_id] = entry
+            self.active[entry.agent_id] = entry
         elif entry.agent_state is not None:
-            active.pop(entry.agent_id, None)
-        attempts += entry.attempt is not None
-        yield entry, _finding(entry, attempts, activations)
-    if (view.head.seq, view.head.hash, view.head.attempts) != (seq, chain_hash, attempts):
-        yield None, f"the head stands at entry {view.head.seq}, attempt {view.head.attempts}; found {seq}, {attempts}"
-    if _firing(view.head) != {
+            self.active.pop(entry.agent_id, None)
+        if entry.kind in {Kind.HALTED, Kind.LIFTED}:
+            halt = Halt.from_json_object(entry.body["halt"])
+            self.halts.pop((halt.scope, halt.by), None)
+            if entry.kind is Kind.HALTED:
+                self.halts[halt.scope, halt.by] = halt
+
+
+def _head_findings(head: Head, summed: _Sum) -> Iterator[str]:
+    if (head.seq, head.hash) != (summed.seq, summed.hash):
+        yield f"the head stands at entry {head.seq}, but the last is {summed.seq}, or another"
+    counts = ("attempts", "open_attempts", "notional_micro_usd", "refusals")
+    for name in counts:
+        if getattr(head, name) != getattr(summed, name):
+            yield f"the head counts {getattr(head, name)} {name}, its entries {getattr(summed, name)}"
+    if sorted(head.halts, key=str) != sorted(summed.halts.values(), key=str):
+        yield "the head knows other halts than its entries"
+    unexpired = {
         agent_id: entry.seq
-        for agent_id, entry in active.items()
-        if not is_expired(_bounds(entry).expires_at_ms, view.head.at_ms)
-    }:
-        yield None, "the head lets other agents fire than its entries do"
+        for agent_id, entry in summed.active.items()
+        if not is_expired(_bounds(entry).expires_at_ms, head.at_ms)
+    }
+    if _firing(head) != unexpired:
+        yield "the head lets other agents fire than its entries do"
 
 
 def _all(view: WalletView) -> Iterator[tuple[SealedEntry, dict[str, object]]]:
@@ -102,13 +143,15 @@ def _firing(head: Head) -> dict[str, int]:
     }
 
 
-def _finding(entry: Entry, attempts: int, activations: dict[int, Entry]) -> str | None:
-    if entry.attempt not in (None, attempts):
-        return f"entry {entry.seq} is attempt {entry.attempt}, but should be {attempts}"
+def _finding(entry: Entry, summed: _Sum) -> str | None:
+    if entry.attempt not in (None, summed.attempts):
+        return f"entry {entry.seq} is attempt {entry.attempt}, but should be {summed.attempts}"
+    if entry.refusal not in (None, summed.refusals):
+        return f"entry {entry.seq} is refusal {entry.refusal}, but should be {summed.refusals}"
     if entry.kind is Kind.ACTIVATED and not _id_fits(_bounds(entry)):
         return f"entry {entry.seq}: the permit's id is not that of its bounds"
     if "evidence" in entry.body:
-        activated = activations.get(entry.body["evidence"]["activation"])
+        activated = summed.activations.get(entry.body["evidence"]["activation"])
         if activated is None:
             return f"entry {entry.seq} was decided by no activation"
         if replay(entry, activated) != read_decision(entry.body["decision"]):

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from executor.authorization import Authorization
 from executor.caps import is_expired, slot_free_at_ms, value_micro_usd
+from executor.halts import Halt
 from executor.lifecycle import AgentState
 from executor.limits import CLOCK_SKEW_MS
 from executor.reasons import Reason
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from executor.prices.quote import Quote
     from executor.request import FireRequest
 
-__all__ = ["Allowed", "Check", "Decision", "Refused", "Usage", "decide", "read_decision"]
+__all__ = ["Allowed", "Check", "Decision", "Refused", "Usage", "decide", "read_decision", "trade_value_micro_usd"]
 
 
 class Usage(Value):
@@ -43,6 +44,16 @@ class Usage(Value):
     """The number that this attempt would have among the user's, from 1 without gaps."""
     window_attempt_at_ms: int | None = None
     """When the attempt `executions_per_24h` numbers back was authorized; None if there is none."""
+    halts: Annotated[tuple[Halt, ...], Field(strict=False)] = ()
+    """Those that hold the agent: its own, its wallet's, and those of everything."""
+    intent_held_by: str | None = None
+    """The execution that the request's `intent_key` is under way or landed by; None if none."""
+    window_micro_usd: BigInt | None = None
+    """What the user's attempts of the last 24 hours are worth; None where no limit asks."""
+    window_room_at_ms: int | None = None
+    """When enough of that will have left the window for this trade; None if it has room, or never will."""
+    fired_at_ms: int | None = None
+    """When the agent was last authorized; None if it never was, or no limit asks."""
 
 
 class Check(Value):
@@ -114,13 +125,14 @@ def decide(
         now_ms: the one time of this decision, Unix ms, read after the lock.
 
     """
-    sell = _leg(request.sell, request.sell_amount, bounds, quotes, now_ms)
-    buy = _leg(request.buy, request.min_received, bounds, quotes, now_ms)
-    value = _trade_value_micro_usd(sell, buy)
+    sell, buy = _legs(request, bounds, quotes, now_ms)
+    value = _value_micro_usd(sell, buy)
     checks = (
+        *_halted(usage),
         _agent_active(usage),
         _permit_unexpired(bounds, now_ms),
         _permit_outlasts_transaction(bounds, limits, now_ms),
+        _intent_free(usage),
         _whitelisted(sell, bounds),
         _whitelisted(buy, bounds),
         _assets_differ(sell, buy),
@@ -132,6 +144,8 @@ def decide(
         _enough_received(sell, buy, limits),
         _agents_within_cap(usage, limits),
         _executions_within_cap(usage, limits, now_ms),
+        _notional_within_cap(value, usage, limits),
+        _interval_kept(usage, limits, now_ms),
     )
     failed = [check for check in checks if check is not None]
     if failed or value is None:
@@ -150,6 +164,22 @@ class _Leg(NamedTuple):
     """The fresh ones, in 1e-12 USD."""
 
 
+def trade_value_micro_usd(
+    bounds: Bounds, request: FireRequest, quotes: Mapping[str, Sequence[Quote]], now_ms: int
+) -> int | None:
+    """Return what the trade counts for against the caps; None if a leg can't be valued."""
+    return _value_micro_usd(*_legs(request, bounds, quotes, now_ms))
+
+
+def _legs(
+    request: FireRequest, bounds: Bounds, quotes: Mapping[str, Sequence[Quote]], now_ms: int
+) -> tuple[_Leg, _Leg]:
+    return (
+        _leg(request.sell, request.sell_amount, bounds, quotes, now_ms),
+        _leg(request.buy, request.min_received, bounds, quotes, now_ms),
+    )
+
+
 def _leg(name: str, amount: int, bounds: Bounds, quotes: Mapping[str, Sequence[Quote]], now_ms: int) -> _Leg:
     asset = bounds.whitelist.get(name)
     known = quotes.get(asset.mint, ()) if asset else ()
@@ -157,7 +187,7 @@ def _leg(name: str, amount: int, bounds: Bounds, quotes: Mapping[str, Sequence[Q
     return _Leg(name, amount, asset, bool(known), fresh)
 
 
-def _trade_value_micro_usd(sell: _Leg, buy: _Leg) -> int | None:
+def _value_micro_usd(sell: _Leg, buy: _Leg) -> int | None:
     """Return the larger of both legs' values at their highest fresh quotes; None if a leg has no price."""
     if not (sell.asset and sell.prices and buy.asset and buy.prices):
         return None
@@ -167,10 +197,22 @@ def _trade_value_micro_usd(sell: _Leg, buy: _Leg) -> int | None:
     )
 
 
+def _halted(usage: Usage) -> Iterable[Check]:
+    return [Check(reason=Reason.HALTED, limit="no halt", actual=str(halt)) for halt in usage.halts]
+
+
+INACTIVE = {
+    AgentState.RESERVED: Reason.AGENT_UNKNOWN,
+    AgentState.PAUSED: Reason.AGENT_PAUSED,
+    AgentState.STOPPED: Reason.AGENT_STOPPED,
+    AgentState.COMPLETED: Reason.AGENT_COMPLETED,
+}
+
+
 def _agent_active(usage: Usage) -> Check | None:
     if usage.agent_state is AgentState.ACTIVE:
         return None
-    return Check(reason=Reason.AGENT_PAUSED, limit=AgentState.ACTIVE, actual=usage.agent_state)
+    return Check(reason=INACTIVE[usage.agent_state], limit=AgentState.ACTIVE, actual=usage.agent_state)
 
 
 def _permit_unexpired(bounds: Bounds, now_ms: int) -> Check | None:
@@ -184,6 +226,12 @@ def _permit_outlasts_transaction(bounds: Bounds, limits: Limits, now_ms: int) ->
     if is_expired(bounds.expires_at_ms, now_ms) or not is_expired(bounds.expires_at_ms, latest_ms):
         return None
     return Check(reason=Reason.PERMIT_EXPIRING, limit=bounds.terms.expires_at, actual=timestamp(latest_ms))
+
+
+def _intent_free(usage: Usage) -> Check | None:
+    if usage.intent_held_by is None:
+        return None
+    return Check(reason=Reason.INTENT_TAKEN, limit="one execution an intent", actual=usage.intent_held_by)
 
 
 def _whitelisted(leg: _Leg, bounds: Bounds) -> Check | None:
@@ -242,6 +290,29 @@ def _executions_within_cap(usage: Usage, limits: Limits, now_ms: int) -> Check |
         limit=f"{limits.executions_per_24h} in 24 h",
         actual=f"{limits.executions_per_24h} in 24 h already",
         retry_at_ms=free_at_ms,
+    )
+
+
+def _notional_within_cap(value: int | None, usage: Usage, limits: Limits) -> Check | None:
+    cap = limits.notional_micro_usd_per_24h
+    if cap is None or value is None or (usage.window_micro_usd or 0) + value <= cap:
+        return None
+    return Check(
+        reason=Reason.NOTIONAL_OVER_CAP,
+        limit=f"{_usd(cap)} in 24 h",
+        actual=f"{_usd(usage.window_micro_usd or 0)} in 24 h already, and {_usd(value)}",
+        retry_at_ms=usage.window_room_at_ms,
+    )
+
+
+def _interval_kept(usage: Usage, limits: Limits, now_ms: int) -> Check | None:
+    if usage.fired_at_ms is None or now_ms >= usage.fired_at_ms + limits.min_interval_ms:
+        return None
+    return Check(
+        reason=Reason.INTERVAL_TOO_SHORT,
+        limit=f"{limits.min_interval_ms} ms apart",
+        actual=f"{now_ms - usage.fired_at_ms} ms after the last",
+        retry_at_ms=usage.fired_at_ms + limits.min_interval_ms,
     )
 
 

@@ -7,17 +7,17 @@ that storage keeps of it is an index.
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
-from typing import Annotated, Any, Final
+from typing import Any, Final, NamedTuple
 
-from pydantic import Field
-
-from executor.lifecycle import ATTEMPT_STEP, AgentState, AttemptState
-from executor.value import Value
+from executor.halts import Halt
+from executor.lifecycle import ATTEMPT_STEP, AgentState
 from permits.canonical import canonicalize
 
-__all__ = ["Entry", "Head", "Kind", "chain_start", "index_of", "next_hash"]
+__all__ = ["ENDS", "Entry", "Head", "Kind", "chain_start", "index_of", "next_hash"]
 
 HASH_TAG: Final = b"holdfire/entry/v1\x00"
 CHAIN_TAG: Final = b"holdfire/chain/v1\x00"
@@ -30,6 +30,16 @@ class Kind(StrEnum):
     """A session key was set aside for an agent."""
     ACTIVATED = "activated"
     """A permit's bounds came into force."""
+    STOPPED = "stopped"
+    """The user stopped an agent."""
+    COMPLETED = "completed"
+    """The executor ended an agent."""
+    REVOKED = "revoked"
+    """The user spent a permit's nonce."""
+    TRIGGER_ARMED = "trigger-armed"
+    NEXT_RUN_SET = "next-run-set"
+    HALTED = "halted"
+    LIFTED = "lifted"
     REFUSED = "refused"
     AUTHORIZED = "authorized"
     VOIDED = "voided"
@@ -39,37 +49,77 @@ class Kind(StrEnum):
     DEAD = "dead"
 
 
-class Entry(Value):
+ENDS: Final = frozenset({Kind.VOIDED, Kind.LANDED, Kind.FAILED, Kind.DEAD})
+"""The kinds that end an attempt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
     """One fact about one wallet."""
 
     wallet: str
-    seq: Annotated[int, Field(ge=1)]
+    seq: int
     """Its place among the wallet's entries, from 1 without gaps."""
-    kind: Annotated[Kind, Field(strict=False)]
+    kind: Kind
     at_ms: int
     """When it was appended, Unix ms; never before the entry before it."""
-    agent_id: str
+    agent_id: str | None = None
     execution_id: str | None = None
     attempt: int | None = None
     """The number of an authorized attempt among the wallet's, from 1 without gaps."""
-    agent_state: Annotated[AgentState | None, Field(strict=False)] = None
+    refusal: int | None = None
+    """The number of a refusal among the wallet's, from 1 without gaps."""
+    agent_state: AgentState | None = None
     """Where it leaves the agent, if it moves it."""
     body: dict[str, Any]
     """What its kind needs to be proved: see `executor.guard`."""
 
     def canonical_bytes(self) -> bytes:
         """Return the one spelling of this entry that is stored, hashed and sealed."""
-        return canonicalize(self.to_json_object())
+        members = {
+            "wallet": self.wallet,
+            "seq": self.seq,
+            "kind": self.kind,
+            "atMs": self.at_ms,
+            "agentId": self.agent_id,
+            "executionId": self.execution_id,
+            "attempt": self.attempt,
+            "refusal": self.refusal,
+            "agentState": self.agent_state,
+            "body": self.body,
+        }
+        return canonicalize({name: member for name, member in members.items() if member is not None})
+
+    @classmethod
+    def read(cls, content: bytes) -> Entry:
+        """Return the entry that `canonical_bytes` spelled: sealed content, which is as it was written."""
+        members = json.loads(content)
+        state = members.get("agentState")
+        return cls(
+            wallet=members["wallet"],
+            seq=members["seq"],
+            kind=Kind(members["kind"]),
+            at_ms=members["atMs"],
+            agent_id=members.get("agentId"),
+            execution_id=members.get("executionId"),
+            attempt=members.get("attempt"),
+            refusal=members.get("refusal"),
+            agent_state=None if state is None else AgentState(state),
+            body=members["body"],
+        )
 
 
-class ActiveAgent(Value):
+class ActiveAgent(NamedTuple):
     """An agent that may fire: the entry that holds its bounds, and their end."""
 
     activation: int
     expires_at_ms: int
+    fired_at_ms: int | None = None
+    """When it was last authorized, Unix ms; kept where a limit asks for it."""
 
 
-class Head(Value):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
     """The sealed top of a wallet's chain: all that a fire must trust before it reads anything else."""
 
     epoch: str
@@ -82,28 +132,85 @@ class Head(Value):
     """The latest time seen: time never runs backwards for a wallet."""
     attempts: int = 0
     """The number of the last authorized attempt."""
-    active: dict[str, ActiveAgent] = Field(default_factory=dict)
+    open_attempts: int = 0
+    """How many of them have not ended."""
+    notional_micro_usd: int = 0
+    """What all of them were worth together when they were authorized."""
+    refusals: int = 0
+    """The number of the last refusal that was recorded."""
+    refusals_unrecorded: int = 0
+    """How many more there were, beyond what is recorded in 24 hours."""
+    active: dict[str, ActiveAgent] = field(default_factory=dict)
     """The agents that may fire, by agentId."""
+    halts: tuple[Halt, ...] = ()
+    """The halts of this wallet and its agents; in the head for everybody, those of everything."""
 
     def canonical_bytes(self) -> bytes:
         """Return the one spelling of this head that is stored and sealed."""
-        return canonicalize(self.to_json_object())
+        return canonicalize(
+            {
+                "epoch": self.epoch,
+                "wallet": self.wallet,
+                "seq": self.seq,
+                "hash": self.hash,
+                "atMs": self.at_ms,
+                "attempts": self.attempts,
+                "openAttempts": self.open_attempts,
+                "notionalMicroUsd": str(self.notional_micro_usd),
+                "refusals": self.refusals,
+                "refusalsUnrecorded": self.refusals_unrecorded,
+                "active": self.active,
+                "halts": [halt.to_json_object() for halt in self.halts],
+            }
+        )
+
+    @classmethod
+    def read(cls, content: bytes) -> Head:
+        """Return the head that `canonical_bytes` spelled: sealed content, which is as it was written."""
+        members = json.loads(content)
+        return cls(
+            epoch=members["epoch"],
+            wallet=members["wallet"],
+            seq=members["seq"],
+            hash=members["hash"],
+            at_ms=members["atMs"],
+            attempts=members["attempts"],
+            open_attempts=members["openAttempts"],
+            notional_micro_usd=int(members["notionalMicroUsd"]),
+            refusals=members["refusals"],
+            refusals_unrecorded=members["refusalsUnrecorded"],
+            active={agent_id: ActiveAgent(*agent) for agent_id, agent in members["active"].items()},
+            halts=tuple(Halt.from_json_object(halt) for halt in members["halts"]),
+        )
 
 
 def index_of(entry: Entry) -> dict[str, object]:
     """Return the columns by which storage finds `entry`: all of them follow from what it says."""
-    body = entry.body
+    body, kind = entry.body, entry.kind
+    nonce = intent_key = None
+    if kind is Kind.ACTIVATED:
+        nonce = body["bounds"]["permit"]["nonce"]
+    elif kind is Kind.REVOKED:
+        nonce = body["nonce"]
+    elif kind is Kind.AUTHORIZED:
+        intent_key = body["evidence"]["request"].get("intentKey")
     return {
-        "kind": entry.kind,
+        "at_ms": entry.at_ms,
+        "kind": kind,
         "agent_id": entry.agent_id,
         "agent_state": entry.agent_state,
         "execution_id": entry.execution_id,
-        "step": None if entry.execution_id is None else ATTEMPT_STEP[AttemptState(entry.kind)],
+        "step": STEPS.get(kind),
         "attempt": entry.attempt,
-        "nonce": body["bounds"]["permit"]["nonce"] if entry.kind is Kind.ACTIVATED else None,
-        "session_pubkey": body["sessionPubkey"] if entry.kind is Kind.RESERVED else None,
-        "tx_signature": body["txSignature"] if entry.kind is Kind.SIGNED else None,
+        "refusal": entry.refusal,
+        "intent_key": intent_key,
+        "nonce": nonce,
+        "session_pubkey": body["sessionPubkey"] if kind is Kind.RESERVED else None,
+        "tx_signature": body["txSignature"] if kind is Kind.SIGNED else None,
     }
+
+
+STEPS: Final = {Kind(state): step for state, step in ATTEMPT_STEP.items()}
 
 
 def chain_start(epoch: str, wallet: str) -> str:

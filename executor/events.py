@@ -1,7 +1,8 @@
 """Events: what the ledger's entries mean to the user's client.
 
-An entry that ends an attempt is one event; committing the entry publishes it. The payloads are those of TrueFinance's
-realtime API ("Event types"); amounts are JSON numbers, written digit for digit and never through a float.
+An entry that ends an attempt or changes an agent is one event; committing the entry publishes it. The payloads are
+those of TrueFinance's realtime API ("Event types"); amounts are JSON numbers, written digit for digit and never
+through a float.
 
 >>> frame = Event("errored", {"agentId": "a", "executionId": "e", "reason": "PRICE_STALE"}).frame("00ff-7")
 >>> print(frame.decode(), end="")
@@ -40,6 +41,11 @@ def event_of(entry: Entry) -> Event | None:
     """Return the event that `entry` is; None if clients aren't told of its kind."""
     if entry.kind is Kind.LANDED:
         return _executed(entry)
+    if entry.kind in TOLD:
+        name, member = TOLD[entry.kind]
+        return Event(
+            name, {"agentId": entry.agent_id, "executionId": entry.execution_id, member: entry.body.get(member)}
+        )
     if entry.kind in ERRORS:
         return Event(
             "errored",
@@ -47,6 +53,14 @@ def event_of(entry: Entry) -> Event | None:
         )
     return None
 
+
+TOLD: Final = {
+    Kind.STOPPED: ("completed", "terminalReason"),
+    Kind.COMPLETED: ("completed", "terminalReason"),
+    Kind.TRIGGER_ARMED: ("trigger_armed", "condition"),
+    Kind.NEXT_RUN_SET: ("next_run_changed", "nextRunAt"),
+}
+"""Kinds whose events repeat one member of the entry. Their executionId was minted for them."""
 
 ERRORS: Final = frozenset({Kind.REFUSED, Kind.VOIDED, Kind.FAILED, Kind.DEAD})
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-from pydantic import Field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from executor.bounds import Bounds
 from executor.decide import Decision, Usage, decide
 from executor.limits import Limits
 from executor.prices.quote import Quote
 from executor.request import FireRequest
-from executor.value import Value
 
 if TYPE_CHECKING:
     from executor.entries import Entry
@@ -19,14 +17,36 @@ if TYPE_CHECKING:
 __all__ = ["Evidence", "replay"]
 
 
-class Evidence(Value):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
     """What stood before the decider, but for the bounds, which the entry numbered `activation` holds."""
 
     activation: int
     request: FireRequest
     usage: Usage
-    quotes: Annotated[tuple[Quote, ...], Field(strict=False)]
+    quotes: tuple[Quote, ...]
     limits: Limits
+
+    def to_json_object(self) -> dict[str, Any]:
+        """Return its JSON form, as entries hold it."""
+        return {
+            "activation": self.activation,
+            "request": self.request.to_json_object(),
+            "usage": self.usage.to_json_object(),
+            "quotes": [quote.to_json_object() for quote in self.quotes],
+            "limits": self.limits.to_json_object(),
+        }
+
+    @classmethod
+    def from_json_object(cls, value: dict[str, Any]) -> Evidence:
+        """Read back what `to_json_object` gave."""
+        return cls(
+            activation=value["activation"],
+            request=FireRequest.from_json_object(value["request"]),
+            usage=Usage.from_json_object(value["usage"]),
+            quotes=tuple(Quote.from_json_object(quote) for quote in value["quotes"]),
+            limits=Limits.from_json_object(value["limits"]),
+        )
 
     def decide(self, bounds: Bounds, now_ms: int) -> Decision:
         """Return what this evidence leads to under `bounds` at `now_ms` (Unix ms)."""

@@ -21,6 +21,10 @@ class AgentState(StrEnum):
     ACTIVE = "active"
     PAUSED = "paused"
     """Its permit ended; a new one of the same scope resumes it."""
+    STOPPED = "stopped"
+    """The user stopped it; a permit signed after that, of any scope, starts it again."""
+    COMPLETED = "completed"
+    """The executor is done with it, for ever."""
 
 
 class AttemptState(StrEnum):
@@ -42,9 +46,11 @@ class AttemptState(StrEnum):
 
 AGENT_STEPS: Final[dict[AgentState | None, frozenset[AgentState]]] = {
     None: frozenset({AgentState.RESERVED}),
-    AgentState.RESERVED: frozenset({AgentState.ACTIVE}),
-    AgentState.ACTIVE: frozenset({AgentState.ACTIVE, AgentState.PAUSED}),
-    AgentState.PAUSED: frozenset({AgentState.ACTIVE}),
+    AgentState.RESERVED: frozenset({AgentState.ACTIVE, AgentState.COMPLETED}),
+    AgentState.ACTIVE: frozenset({AgentState.ACTIVE, AgentState.PAUSED, AgentState.STOPPED, AgentState.COMPLETED}),
+    AgentState.PAUSED: frozenset({AgentState.ACTIVE, AgentState.STOPPED, AgentState.COMPLETED}),
+    AgentState.STOPPED: frozenset({AgentState.ACTIVE, AgentState.COMPLETED}),
+    AgentState.COMPLETED: frozenset(),
 }
 
 ATTEMPT_STEPS: Final[dict[AttemptState | None, frozenset[AttemptState]]] = {

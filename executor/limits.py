@@ -33,3 +33,7 @@ class Limits(Value):
     """How long an authorization may be signed on."""
     max_permit_age_s: Annotated[int, Field(ge=1)] = 3_600
     """How long after `issuedAt` a permit may still be activated."""
+    notional_micro_usd_per_24h: Annotated[int | None, Field(ge=0, le=2**53 - 1)] = None
+    """What one user's attempts of any 24 hours may be worth together, inclusive, in 1e-6 USD; None: no such limit."""
+    min_interval_ms: Annotated[int, Field(ge=0)] = 0
+    """The least time between two attempts of one agent."""

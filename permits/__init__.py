@@ -17,6 +17,7 @@ from permits.errors import (
 )
 from permits.many import verify_many
 from permits.model import Permit, SignedPermit, timestamp, utc_ms
+from permits.revocation import Revocation, SignedRevocation, revoke, verify_revocation
 from permits.signing import LocalSigner, Signer, SignerError, draft, issue, new_nonce
 from permits.verification import VerifiedPermit, permit_id, verify, verify_bytes
 
@@ -31,9 +32,11 @@ __all__ = [
     "LocalSigner",
     "Permit",
     "PermitError",
+    "Revocation",
     "SchemaError",
     "SignatureError",
     "SignedPermit",
+    "SignedRevocation",
     "Signer",
     "SignerError",
     "TimeError",
@@ -42,9 +45,11 @@ __all__ = [
     "issue",
     "new_nonce",
     "permit_id",
+    "revoke",
     "timestamp",
     "utc_ms",
     "verify",
     "verify_bytes",
     "verify_many",
+    "verify_revocation",
 ]

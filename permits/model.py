@@ -24,7 +24,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from permits import keys
 from permits.canonical import parse
@@ -114,8 +114,8 @@ class Permit:
     @classmethod
     def from_json_object(cls, value: object) -> Permit:
         """Read it from a decoded JSON object. Raises SchemaError as `from_json` does."""
-        permit = _object(None, value)
-        _check_keys((permit, PERMIT_KEYS, ()))
+        permit = json_object(None, value)
+        check_keys((permit, PERMIT_KEYS, ()))
         return _read_permit(permit)
 
     def to_json_object(self) -> dict[str, Any]:
@@ -145,19 +145,14 @@ class Permit:
 
 
 @dataclass(frozen=True, init=False)
-class SignedPermit:
-    """A permit on its way: with the wallet that signed it, the signature, and the envelope that was signed.
-
-    A claim, until `permits.verify` has checked it. Make one with `from_json`, `from_json_object` or `permits.issue`.
-    """
-
-    permit: Permit
+class Claim:
+    """Who is said to have signed, and by what: what travels with a document until it is verified."""
 
     wallet_address: str
     """The signer, base58 of 32 bytes."""
 
     signature: str
-    """base58 of 64 bytes, over the permit's canonical bytes in the envelope."""
+    """base58 of 64 bytes, over the document's canonical bytes in the envelope."""
 
     envelope: Envelope
     """What the wallet signed; a document that names none is `raw`."""
@@ -166,7 +161,21 @@ class SignedPermit:
     signature_bytes: bytes = field(repr=False)
 
     def __init__(self) -> None:
-        raise TypeError("a signed permit is read, by SignedPermit.from_json, or made by permits.issue")
+        raise TypeError("what is signed is read, by its from_json or from_json_object")
+
+    def to_json_object(self) -> dict[str, Any]:
+        """Return its keys and values as they travel."""
+        return {"walletAddress": self.wallet_address, "signature": self.signature, "envelope": self.envelope}
+
+
+@dataclass(frozen=True, init=False)
+class SignedPermit(Claim):
+    """A permit on its way: with the wallet that signed it, the signature, and the envelope that was signed.
+
+    A claim, until `permits.verify` has checked it. Make one with `from_json`, `from_json_object` or `permits.issue`.
+    """
+
+    permit: Permit
 
     @classmethod
     def from_json(cls, data: bytes) -> SignedPermit:
@@ -176,21 +185,16 @@ class SignedPermit:
     @classmethod
     def from_json_object(cls, value: object) -> SignedPermit:
         """Read it from a decoded JSON object. Raises SchemaError as `from_json` does."""
-        signed = _object(None, value)
+        signed = json_object(None, value)
         documents = [(signed, TRANSPORT_KEYS, OPTIONAL_KEYS)]
         if "permit" in signed:
-            documents.append((_object("permit", signed["permit"]), PERMIT_KEYS, ()))
-        _check_keys(*documents)
-        return _read_signed_permit(signed)
+            documents.append((json_object("permit", signed["permit"]), PERMIT_KEYS, ()))
+        check_keys(*documents)
+        return made(SignedPermit, permit=_read_permit(signed["permit"]), **read_claim(signed))
 
     def to_json_object(self) -> dict[str, Any]:
         """Return its keys and values as they travel."""
-        return {
-            "permit": self.permit.to_json_object(),
-            "walletAddress": self.wallet_address,
-            "signature": self.signature,
-            "envelope": self.envelope,
-        }
+        return {"permit": self.permit.to_json_object(), **super().to_json_object()}
 
 
 def made(cls: type[T], /, **fields: object) -> T:
@@ -213,14 +217,14 @@ TRANSPORT_KEYS: Final[tuple[str, ...]] = ("permit", "walletAddress", "signature"
 OPTIONAL_KEYS: Final[tuple[str, ...]] = ("envelope",)
 
 
-def _object(key: str | None, value: object) -> dict[str, Any]:
+def json_object(key: str | None, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SchemaError(Code.SCHEMA_NOT_AN_OBJECT, key, value, "must be a JSON object")
     return value
 
 
-def _check_keys(*documents: tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]) -> None:
-    """Refuse missing keys, then unknown ones, of each (document, required, optional)."""
+def check_keys(*documents: tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]) -> None:
+    """Refuse missing keys, then unknown ones, of each (document, required, optional). Raises SchemaError."""
     for document, required, _ in documents:
         for key in required:
             if key not in document:
@@ -244,17 +248,9 @@ def _read_permit(document: dict[str, Any]) -> Permit:
     max_amount_cents = _cents(document["maxAmountPerExecutionUsd"])
     if max_amount_cents is None:
         raise _broken("maxAmountPerExecutionUsd", document["maxAmountPerExecutionUsd"])
-    expires_at = document["expiresAt"]
-    expires_at_ms = _read_timestamp(expires_at)
-    if expires_at_ms is None:
-        raise _broken("expiresAt", expires_at)
-    issued_at = document["issuedAt"]
-    issued_at_ms = _read_timestamp(issued_at)
-    if issued_at_ms is None:
-        raise _broken("issuedAt", issued_at)
-    nonce = document["nonce"]
-    if type(nonce) is not str or not _is_nonce(nonce) or len(nonce) % 2:
-        raise _broken("nonce", nonce)
+    expires_at, expires_at_ms = read_time("expiresAt", document["expiresAt"])
+    issued_at, issued_at_ms = read_time("issuedAt", document["issuedAt"])
+    nonce = read_nonce(document["nonce"])
     if issued_at_ms >= expires_at_ms:
         raise SchemaError(Code.SCHEMA_TIME_ORDER, "issuedAt", None, "must be before `expiresAt`")
     return made(
@@ -271,9 +267,8 @@ def _read_permit(document: dict[str, Any]) -> Permit:
     )
 
 
-def _read_signed_permit(document: dict[str, Any]) -> SignedPermit:
-    """Check the values of a `document` that has a signed permit's keys, in the order of the specification."""
-    permit = _read_permit(document["permit"])
+def read_claim(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a `Claim` from a `document` that has its keys. Raises SchemaError, the first broken rule."""
     wallet_address = document["walletAddress"]
     wallet_bytes = keys.decode_wallet(wallet_address) if type(wallet_address) is str else None
     if wallet_bytes is None:
@@ -285,15 +280,28 @@ def _read_signed_permit(document: dict[str, Any]) -> SignedPermit:
     envelope = document.get("envelope", "raw")
     if type(envelope) is not str or envelope not in ENVELOPES:
         raise _broken("envelope", envelope)
-    return made(
-        SignedPermit,
-        permit=permit,
-        wallet_address=wallet_address,
-        signature=signature,
-        envelope=envelope,
-        wallet_bytes=wallet_bytes,
-        signature_bytes=signature_bytes,
-    )
+    return {
+        "wallet_address": wallet_address,
+        "signature": signature,
+        "envelope": envelope,
+        "wallet_bytes": wallet_bytes,
+        "signature_bytes": signature_bytes,
+    }
+
+
+def read_time(key: str, value: object) -> tuple[str, int]:
+    """Return a timestamp as it is spelled, and as Unix time in ms. Raises SchemaError if it is none."""
+    at_ms = _read_timestamp(value)
+    if at_ms is None:
+        raise _broken(key, value)
+    return cast("str", value), at_ms
+
+
+def read_nonce(value: object) -> str:
+    """Return a nonce. Raises SchemaError if it is none."""
+    if type(value) is not str or not _is_nonce(value) or len(value) % 2:
+        raise _broken("nonce", value)
+    return value
 
 
 def _check_assets(assets: object) -> None:
@@ -357,6 +365,7 @@ RULES: Final = {
     ),
     "expiresAt": (Code.SCHEMA_EXPIRES_AT, "must be a real date as YYYY-MM-DDTHH:MM:SSZ, with .mmm at most"),
     "issuedAt": (Code.SCHEMA_ISSUED_AT, "must be a real date as YYYY-MM-DDTHH:MM:SSZ, with .mmm at most"),
+    "revokedAt": (Code.SCHEMA_REVOKED_AT, "must be a real date as YYYY-MM-DDTHH:MM:SSZ, with .mmm at most"),
     "nonce": (Code.SCHEMA_NONCE, "must be 32 to 128 lowercase hex digits, an even number"),
     "walletAddress": (Code.SCHEMA_WALLET_ADDRESS, "must be base58 of 32 bytes"),
     "signature": (Code.SCHEMA_SIGNATURE, "must be base58 of 64 bytes"),

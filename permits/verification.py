@@ -25,7 +25,7 @@ from permits.errors import (
     SignatureError,
     TimeError,
 )
-from permits.model import Permit, SignedPermit, made
+from permits.model import Claim, Permit, SignedPermit, made
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -88,13 +88,13 @@ def verify(
     permit = signed.permit
     canonical = permit.canonical_bytes()
     _check_session_key(permit.session_pubkey)
-    signer = _check_wallet(signed, wallet)
-    _check_signature(signed, signer, canonical, envelopes)
+    check_wallet(signed, wallet)
+    check_signature(signed, canonical, envelopes)
     _check_time(permit, now_ms, lifetime_ms_max, clock_skew_ms)
     return made(
         VerifiedPermit,
         permit=permit,
-        permit_id=permit_id(signer, canonical),
+        permit_id=permit_id(signed.wallet_bytes, canonical),
         wallet=signed.wallet_address,
         envelope=signed.envelope,
         canonical=canonical,
@@ -140,18 +140,19 @@ def _check_session_key(text: str) -> None:
         raise KeyEncodingError(Code.KEY_SESSION_SMALL_ORDER, "sessionPubkey", text, "must not be of small order")
 
 
-def _check_wallet(signed: SignedPermit, expected: str | None) -> bytes:
-    text, key = signed.wallet_address, signed.wallet_bytes
+def check_wallet(signed: Claim, expected: str | None) -> None:
+    """Check the key that is said to have signed. Raises KeyEncodingError, or SignatureError if it isn't `expected`."""
+    text = signed.wallet_address
     if text in keys.NOT_CANONICAL_KEYS:
         raise KeyEncodingError(Code.KEY_WALLET_ENCODING, "walletAddress", text, NOT_CANONICAL)
-    if not keys.has_prime_order(key):
+    if not keys.has_prime_order(signed.wallet_bytes):
         raise KeyEncodingError(Code.KEY_WALLET_ORDER, "walletAddress", text, "must be a point of prime order")
     if expected is not None and text != expected:
         raise SignatureError(Code.SIGNATURE_WRONG_WALLET, "walletAddress", text, f"must be `{expected}`")
-    return key
 
 
-def _check_signature(signed: SignedPermit, signer: bytes, canonical: bytes, envelopes: Collection[Envelope]) -> None:
+def check_signature(signed: Claim, canonical: bytes, envelopes: Collection[Envelope]) -> None:
+    """Check the signature over `canonical`, in one of the `envelopes`. Raises SignatureError."""
     if signed.envelope not in envelopes:
         raise SignatureError(
             Code.SIGNATURE_ENVELOPE_NOT_ALLOWED,
@@ -159,14 +160,15 @@ def _check_signature(signed: SignedPermit, signer: bytes, canonical: bytes, enve
             signed.envelope,
             f"must be one of {', '.join(envelopes)}",
         )
+    message = enclose(signed.envelope, signed.wallet_bytes, canonical)
     try:
-        crypto_sign_open(signed.signature_bytes + enclose(signed.envelope, signer, canonical), signer)
+        crypto_sign_open(signed.signature_bytes + message, signed.wallet_bytes)
     except BadSignatureError:
         raise SignatureError(
             Code.SIGNATURE_INVALID,
             "signature",
             signed.signature,
-            "must be the wallet's, over exactly this permit",
+            "must be the wallet's, over exactly this document",
         ) from None
 
 

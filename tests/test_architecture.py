@@ -16,6 +16,7 @@ CORE = {
     "executor.assets",
     "executor.limits",
     "executor.caps",
+    "executor.halts",
     "executor.lifecycle",
     "executor.bounds",
     "executor.request",

@@ -1,5 +1,7 @@
 """The ledger: what was decided, kept so that it can be relied on and proved. All SQL lives in this package."""
 
-from executor.ledger.store import Clock, Ledger, SealedEntry, WalletTransaction, WalletView, system_clock_ms
+from executor.ledger.clock import Clock
+from executor.ledger.store import Ledger
+from executor.ledger.wallet import EVERYBODY, SealedEntry, WalletTransaction, WalletView
 
-__all__ = ["Clock", "Ledger", "SealedEntry", "WalletTransaction", "WalletView", "system_clock_ms"]
+__all__ = ["EVERYBODY", "Clock", "Ledger", "SealedEntry", "WalletTransaction", "WalletView"]

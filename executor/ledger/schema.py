@@ -1,7 +1,8 @@
 """The ledger's tables.
 
 Entries are only ever appended: triggers refuse any change, so that a bug can't do what only somebody who drops the
-triggers could, and what the seals would show. Heads move on with them.
+triggers could, and what the seals would show. Another trigger refuses an attempt beyond the rolling cap, whoever
+inserts it. Heads move on with their entries.
 Columns beside `content` are an index of what `content` says.
 """
 
@@ -31,7 +32,8 @@ metadata = MetaData()
 ledger = Table(
     "ledger",
     metadata,
-    Column("only", SmallInteger, CheckConstraint("only = 1"), primary_key=True),
+    Column("only", SmallInteger, CheckConstraint("only = 1"), primary_key=True, autoincrement=False),
+    Column("executions_per_24h", BigInteger, nullable=False),
     Column("content", LargeBinary, nullable=False),
     Column("key_id", Text, nullable=False),
     Column("mac", LargeBinary, nullable=False),
@@ -43,6 +45,7 @@ heads = Table(
     metadata,
     Column("wallet", Text, primary_key=True),
     Column("seq", BigInteger, nullable=False),
+    Column("open_attempts", BigInteger, nullable=False),
     Column("content", LargeBinary, nullable=False),
     Column("key_id", Text, nullable=False),
     Column("mac", LargeBinary, nullable=False),
@@ -54,12 +57,15 @@ entries = Table(
     metadata,
     Column("wallet", Text, primary_key=True),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_ms", BigInteger, nullable=False),
     Column("kind", Text, nullable=False),
-    Column("agent_id", Text, nullable=False),
+    Column("agent_id", Text),
     Column("agent_state", Text),
     Column("execution_id", Text),
     Column("step", Integer),
     Column("attempt", BigInteger),
+    Column("refusal", BigInteger),
+    Column("intent_key", Text),
     Column("nonce", Text),
     Column("session_pubkey", Text),
     Column("tx_signature", Text),
@@ -70,12 +76,32 @@ entries = Table(
 )
 """Every fact, in each wallet's order."""
 
-Index("one_entry_per_step", entries.c.wallet, entries.c.execution_id, entries.c.step, unique=True)
-Index("attempt_numbered_once", entries.c.wallet, entries.c.attempt, unique=True)
-Index("nonce_spent_once", entries.c.wallet, entries.c.nonce, unique=True)
-Index("session_key_reserved_once", entries.c.wallet, entries.c.session_pubkey, unique=True)
-Index("transaction_recorded_once", entries.c.wallet, entries.c.tx_signature, unique=True)
-Index("agent_history", entries.c.wallet, entries.c.agent_id, entries.c.agent_state, entries.c.seq)
+
+def _index(name: str, *columns: Column[object], unique: bool = False) -> None:
+    """Index the entries that have the last of `columns`: most have few of them."""
+    some = columns[-1].is_not(None)
+    Index(name, entries.c.wallet, *columns, unique=unique, sqlite_where=some, postgresql_where=some)
+
+
+_index("one_entry_per_step", entries.c.execution_id, entries.c.step, unique=True)
+_index("attempt_numbered_once", entries.c.attempt, unique=True)
+_index("refusal_numbered_once", entries.c.refusal, unique=True)
+_index("nonce_spent_once", entries.c.nonce, unique=True)
+_index("session_key_reserved_once", entries.c.session_pubkey, unique=True)
+_index("transaction_recorded_once", entries.c.tx_signature, unique=True)
+_index("agent_history", entries.c.agent_id, entries.c.seq, entries.c.agent_state)
+_index("intent_history", entries.c.agent_id, entries.c.intent_key)
+_first = entries.c.step == 0
+Index(
+    "agent_decisions",
+    entries.c.wallet,
+    entries.c.agent_id,
+    entries.c.seq,
+    sqlite_where=_first,
+    postgresql_where=_first,
+)
+_some_open = heads.c.open_attempts > 0
+Index("wallets_with_open_attempts", heads.c.wallet, sqlite_where=_some_open, postgresql_where=_some_open)
 
 session_secrets = Table(
     "session_secrets",

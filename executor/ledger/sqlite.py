@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sqlite3
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from sqlalchemy import URL, create_engine, event
-from sqlalchemy.exc import DatabaseError
 
 from executor.errors import LedgerError
-from executor.ledger.schema import entries, metadata
+from executor.ledger.schema import metadata
+from executor.ledger.statements import Cursor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Engine, PoolProxiedConnection
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -42,12 +43,11 @@ READ_ONLY: Final[dict[str, str | int]] = {"query_only": 1, "busy_timeout": BUSY_
 
 
 class SqliteStore:
-    """An open SQLite file: an engine for the one writer, and one for readers."""
+    """An open SQLite file: one connection that writes, and a pool of those that read."""
 
-    reader: Engine
-    writer: Engine | None = None
-    """None: read-only."""
-    _lock: int | None = None
+    writers_max: Final = 1
+    attempts_max: Final = 1
+    """What fails once on a local file fails again."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         """Open `path`; unless `read_only`, hold it alone, and create it where there is none.
@@ -57,34 +57,79 @@ class SqliteStore:
 
         """
         path = path.resolve()
+        self.name: Final = str(path)
+        self.read_only: Final = read_only
+        self._lock: int | None = None
+        self._writer: PoolProxiedConnection | None = None
+        if read_only:
+            read = {"mode": "ro", "uri": "true"}
+            self.engine = _engine(f"file:{quote(str(path))}", READ_ONLY, query=read)
+            return
+        self._lock = _lock(path)
         try:
-            if read_only:
-                read = {"mode": "ro", "uri": "true"}
-                self.reader = _engine(f"file:{quote(str(path))}", READ_ONLY, begin="BEGIN", pool_size=1, query=read)
-                self.reader.connect().close()
-                return
-            self._lock = _lock(path)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            self.reader = _engine(str(path), SAFE, begin="BEGIN", pool_size=READERS_MAX)
-            self.writer = _engine(str(path), SAFE, begin="BEGIN IMMEDIATE", pool_size=1)
-            with self.writer.begin() as connection:
-                metadata.create_all(connection)
-                _make_append_only(connection)
-        except (sqlite3.DatabaseError, DatabaseError) as error:
+        except OSError as error:
             self.close()
-            raise LedgerError(f"`{path}` can't be used as a ledger: {getattr(error, 'orig', error)}") from None
-        except BaseException:
-            self.close()
-            raise
+            raise LedgerError(f"`{path}` can't be written: {error.strerror}") from None
+        self.engine = _engine(str(path), SAFE)
 
     def close(self) -> None:
         """Close every connection and let other processes in."""
-        for engine in (self.writer, getattr(self, "reader", None)):
-            if engine is not None:
-                engine.dispose()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        if hasattr(self, "engine"):
+            self.engine.dispose()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def create(self) -> None:
+        """Make the tables and triggers that aren't there yet."""
+        with self.engine.begin() as connection:
+            metadata.create_all(connection)
+            for name, timing, body in TRIGGERS:
+                connection.exec_driver_sql(f"CREATE TRIGGER IF NOT EXISTS {name} BEFORE {timing} BEGIN {body}; END")
+
+    @contextmanager
+    def writing(self) -> Iterator[Cursor]:
+        """Lend a cursor in a transaction that nobody else's write can be inside of; commit it at the end."""
+        if self._writer is None:
+            self._writer = self.engine.raw_connection()
+        cursor = self._writer.cursor()
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
+            yield Cursor(cursor, self.engine.dialect)
+            cursor.execute("COMMIT")
+        except BaseException:
+            self._writer.invalidate()
+            self._writer = None
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[Cursor]:
+        """Lend a cursor in a transaction that sees one state of the database."""
+        connection = self.engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            cursor.execute("BEGIN")
+            yield Cursor(cursor, self.engine.dialect)
+            cursor.execute("COMMIT")
+        finally:
+            connection.close()  # rolls back what wasn't committed
+
+    def now_ms(self, _cursor: Cursor, process_ms: int) -> int:
+        """Return the time of the database's host, which is this one."""
+        return process_ms
+
+    def is_passing(self, _error: Exception) -> bool:
+        """Tell whether the same again may work: never, on a file that nobody else writes to."""
+        return False
+
+    def share_halts(self, _cursor: Cursor) -> None:
+        """Keep halts of everything from coming in between: nothing can, since writers are alone."""
+
+    own_halts = share_halts
 
 
 def _lock(path: Path) -> int:
@@ -105,12 +150,10 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _engine(
-    database: str, pragmas: dict[str, str | int], *, begin: str, pool_size: int, query: dict[str, str] | None = None
-) -> Engine:
+def _engine(database: str, pragmas: dict[str, str | int], *, query: dict[str, str] | None = None) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=database, query=query or {}),
-        pool_size=pool_size,
+        pool_size=READERS_MAX + 1,
         max_overflow=0,
         # None: the driver begins nothing by itself. Its own "IMMEDIATE" begins only before a write, after the reads.
         connect_args={"isolation_level": None, "check_same_thread": False},
@@ -127,16 +170,28 @@ def _engine(
                 raise LedgerError(f"SQLite answers {found} to PRAGMA {name}, but {wanted} is needed")
         cursor.close()
 
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
-
     return engine
 
 
-def _make_append_only(connection: Connection) -> None:
-    for change in ("UPDATE", "DELETE"):
-        connection.exec_driver_sql(
-            f"CREATE TRIGGER IF NOT EXISTS entries_refuse_{change.lower()} BEFORE {change} ON {entries.name} "
-            f"BEGIN SELECT RAISE(ABORT, 'entries are only ever appended'); END"
-        )
+DAY_MS: Final = 24 * 3_600_000
+
+ATTEMPT: Final = "SELECT 1 FROM entries WHERE wallet = NEW.wallet AND attempt = NEW.attempt"
+
+TRIGGERS: Final = (
+    ("entries_refuse_update", "UPDATE ON entries", "SELECT RAISE(ABORT, 'entries are only ever appended')"),
+    ("entries_refuse_delete", "DELETE ON entries", "SELECT RAISE(ABORT, 'entries are only ever appended')"),
+    (
+        "attempts_have_no_gap",
+        "INSERT ON entries WHEN NEW.attempt > 1",
+        f"SELECT RAISE(ABORT, 'the attempt before this one is missing') WHERE NOT EXISTS ({ATTEMPT} - 1)",
+    ),
+    (
+        "attempts_keep_the_cap",
+        "INSERT ON entries WHEN NEW.attempt IS NOT NULL",
+        (
+            f"SELECT RAISE(ABORT, 'the attempts of 24 hours use up the cap') WHERE EXISTS ({ATTEMPT}"
+            f" - (SELECT executions_per_24h FROM ledger) AND at_ms > NEW.at_ms - {DAY_MS})"
+        ),
+    ),
+)
+"""Name, occasion and body: storage's own word against what only a bug or a stranger would write."""

@@ -3,77 +3,65 @@
 The walk of every change: lock the wallet's head → verify it → read the time → read and verify what the decision needs
 → append entries, each chained and sealed → move the head on → commit. Whatever fails on the way undoes all of it.
 
-Nothing read from the database is trusted before its seal fits and it says what was asked for.
+A commit waits for the disk, so changes that came meanwhile ride in the next one together. Each has its own outcome: if
+one breaks the transaction, all of it is undone, and each is made again in a transaction of its own.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-import time
-from collections.abc import Callable
+import threading
+from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from itertools import count
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
-from sqlalchemy.exc import DatabaseError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
-from executor.caps import is_expired
-from executor.entries import Entry, Head, Kind, chain_start, index_of, next_hash
-from executor.errors import ClockUntrusted, LedgerError, LedgerTampered, UnknownWallet
-from executor.ledger import queries
+from executor.errors import ClockUntrusted, ExecutorError, LedgerError, LedgerTampered, UnknownWallet
+from executor.ledger import statements as sql
+from executor.ledger.clock import APART_MS_MAX, Clock, SystemClock
 from executor.ledger.schema import SCHEMA_VERSION
 from executor.ledger.sqlite import SqliteStore
-from executor.lifecycle import ATTEMPT_STEP, AgentState, AttemptState
+from executor.ledger.wallet import EVERYBODY, Seals, WalletTransaction, WalletView, fits, new_head
 from executor.limits import Limits
-from executor.seal import Seal, SealKeys
+from executor.seal import Seal
 from permits.canonical import canonicalize
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Engine
 
-    from executor.entries import ActiveAgent
-    from executor.ledger.queries import EntryRow, SealedRow
+    from executor.entries import Head
+    from executor.ledger.statements import Cursor
+    from executor.seal import SealKeys
 
-__all__ = ["Clock", "Ledger", "SealedEntry", "WalletTransaction", "WalletView", "system_clock_ms"]
+__all__ = ["Ledger"]
 
 LEDGER_TAG: Final = b"holdfire/ledger/v1"
-HEAD_TAG: Final = b"holdfire/head/v1"
-ENTRY_TAG: Final = b"holdfire/entry/v1"
-
-CLOCK_BACK_MS_MAX: Final = 2_000
-"""A clock that is set right may step back this far; further, and nobody knows what time it is."""
-
 EPOCH_BYTES: Final = 8
 
-Clock = Callable[[], int]
-"""Returns Unix time in ms."""
+CHANGES_TOGETHER_MAX: Final = 128
 
-
-def system_clock_ms() -> int:
-    """Return this host's Unix time in ms."""
-    return time.time_ns() // 1_000_000
-
-
-class SealedEntry(NamedTuple):
-    """An entry as the ledger holds it, its seal checked."""
-
-    entry: Entry
-    content: bytes
-    """Its canonical bytes, as they were hashed and sealed."""
-    hash: str
-    """Hex of its place in the wallet's chain."""
+T = TypeVar("T")
 
 
 class Ledger:
-    """An open ledger. Use it as a context manager, or `close` it."""
+    """An open ledger. Use it as a context manager, or `close` it. Threads may share it."""
 
-    def __init__(self, store: SqliteStore, seal_keys: SealKeys, clock: Clock, epoch: str, limits: Limits) -> None:
+    def __init__(
+        self, store: SqliteStore, seal_keys: SealKeys, clock: Clock | None, epoch: str, limits: Limits
+    ) -> None:
         self._store = store
-        self._keys = seal_keys
-        self._clock = clock
+        self._seals = Seals(seal_keys, epoch)
+        self._host_clock = clock is None
+        self._clock: Clock = clock or SystemClock()
+        self._waiting: deque[_Change[Any]] = deque()
+        self._writers = threading.Semaphore(store.writers_max)
         self.epoch: Final = epoch
         """The ledger's id, in hex: no two ledgers share it, nor does a restored copy keep it."""
         self.limits: Final = limits
@@ -81,42 +69,47 @@ class Ledger:
     @classmethod
     def open(
         cls,
-        path: Path,
+        url: str | Path,
         *,
         seal_keys: SealKeys,
         limits: Limits | None = None,
-        clock: Clock = system_clock_ms,
+        clock: Clock | None = None,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
         read_only: bool = False,
     ) -> Self:
-        """Open the SQLite file `path`; unless `read_only`, make it where there is none.
+        """Open the ledger at `url`; unless `read_only`, make it where there is none.
 
         Args:
-            path: the file; beside it SQLite keeps its log and this library its lock.
+            url: the path of an SQLite file, or a URL of SQLAlchemy's: `sqlite:///…`, `postgresql+psycopg://…`.
             seal_keys: the keyring; a ledger opens only with a key that it was sealed with.
             limits: must be those that the ledger holds; None takes what it holds, or the defaults for a new one.
-            clock: the time, in this process and on the database's host alike.
+            clock: None is the clock of the database's host, held against this one's; another is believed as it is.
             random_bytes: where a new ledger's id comes from.
             read_only: read beside the process that holds the file; nothing can be changed.
 
         Raises:
-            LedgerError: the file can't be used, another process holds it, or it holds other limits.
+            LedgerError: it can't be used, another process holds it, or it holds other limits.
             LedgerTampered: its seal doesn't fit: another key, or somebody changed it.
 
         """
-        store = SqliteStore(path, read_only=read_only)
+        store = open_store(url, read_only=read_only)
         try:
-            epoch, held = _read_or_make(store, seal_keys, limits or Limits(), random_bytes)
-        except DatabaseError as error:
-            store.close()
-            raise LedgerError(f"`{path}` can't be used as a ledger: {error.orig}") from None
+            with _told(store):
+                if not read_only:
+                    store.create()
+                epoch, held = _read_or_make(store, seal_keys, limits, random_bytes)
+            ledger = cls(store, seal_keys, clock, epoch, held)
+            if not read_only:
+                ledger.change(EVERYBODY, lambda _everybody: None, create=True)
         except BaseException:
             store.close()
             raise
-        if limits not in (None, held):
-            store.close()
-            raise LedgerError(f"`{path}` holds other limits than those given; they are changed only on purpose")
-        return cls(store, seal_keys, clock, epoch, held)
+        return ledger
+
+    @property
+    def engine(self) -> Engine:
+        """SQLAlchemy's engine on the ledger's database, for reading and for tools."""
+        return self._store.engine
 
     def close(self) -> None:
         """Close the database and give up the lock."""
@@ -128,9 +121,10 @@ class Ledger:
     def __exit__(self, *_exception: object) -> None:
         self.close()
 
-    @contextmanager
-    def transaction(self, wallet: str, *, create: bool = False) -> Iterator[WalletTransaction]:
-        """Hold `wallet`'s lock for one change; commit at the end, or undo everything if an exception leaves.
+    def change(self, wallet: str, work: Callable[[WalletTransaction], T], *, create: bool = False) -> T:
+        """Have `work` change `wallet` under its lock; return what it returns once that is committed.
+
+        `work` may be called again, after all that it did was undone: it must change nothing but the transaction.
 
         Raises:
             UnknownWallet: the ledger has nothing of this wallet, unless `create`.
@@ -138,261 +132,245 @@ class Ledger:
             LedgerError: the database failed; nothing was written, or, at a lost commit, all of it.
 
         """
-        with self._connection(self._store.writer) as connection:
-            head = self._head(connection, wallet)
-            if head is None:
-                if not create:
-                    raise UnknownWallet(f"the ledger has nothing of wallet `{wallet}`")
-                head = self._make_head(connection, wallet)
-            transaction = WalletTransaction(connection, self._keys, head, self._trusted_time(head))
-            yield transaction
-            transaction.write_head()
+        (change,) = self._make([_Change(wallet, work, create=create)])
+        return change.result()
+
+    def change_many(self, changes: Iterable[tuple[str, Callable[[WalletTransaction], T]]]) -> list[T | Exception]:
+        """Make many changes, each as `change` would, together where they can be; what one raises is its outcome."""
+        made = self._make([_Change(wallet, work, create=False) for wallet, work in changes])
+        return [change.outcome if change.fault is None else change.fault for change in made]
+
+    def _make(self, changes: list[_Change[T]]) -> list[_Change[T]]:
+        """Queue `changes`, and commit what waits, until a transaction has taken them along."""
+        if self._store.read_only:
+            raise LedgerError("the ledger was opened read-only")
+        self._waiting.extend(changes)
+        for change in changes:
+            if not change.ended.is_set():
+                with self._writers:
+                    while not change.ended.is_set() and (taken := self._take()):
+                        self._commit(taken)
+                change.ended.wait()
+        return changes
 
     @contextmanager
     def view(self, wallet: str) -> Iterator[WalletView]:
-        """Read `wallet` as it stands, without its lock. Raises as `transaction` does."""
-        with self._connection(self._store.reader) as connection:
-            head = self._head(connection, wallet)
+        """Read `wallet` as it stands, without its lock. Raises as `change` does."""
+        with _told(self._store), self._store.reading() as cursor:
+            head = self._head(cursor, sql.READ_HEAD, wallet)
             if head is None:
                 raise UnknownWallet(f"the ledger has nothing of wallet `{wallet}`")
-            yield WalletView(connection, self._keys, head)
+            yield WalletView(cursor, self._seals, head, lambda: self._trusted_time(cursor, head))
 
     @contextmanager
-    def connection(self, *, writing: bool) -> Iterator[Connection]:
-        """Lend a connection to tables beside the chain: the vault's."""
-        with self._connection(self._store.writer if writing else self._store.reader) as connection:
-            yield connection
+    def beside(self, *, writing: bool) -> Iterator[Cursor]:
+        """Lend a cursor to tables beside the chain: the vault's."""
+        with _told(self._store):
+            if not writing:
+                with self._store.reading() as cursor:
+                    yield cursor
+                return
+            with self._writers, self._store.writing() as cursor:
+                yield cursor
 
     def wallets(self) -> Sequence[str]:
-        """Return every wallet that the ledger has something of."""
-        with self._connection(self._store.reader) as connection:
-            return queries.scan_wallets(connection)
+        """Return every wallet that the ledger has something of, and EVERYBODY."""
+        with _told(self._store), self._store.reading() as cursor:
+            return [wallet for (wallet,) in cursor.all(sql.SCAN_WALLETS)]
+
+    def wallets_in_doubt(self, after: str = "", count_max: int = 1_000) -> Sequence[str]:
+        """Return up to `count_max` wallets beyond `after` that may have open attempts, in order."""
+        with _told(self._store), self._store.reading() as cursor:
+            return [wallet for (wallet,) in cursor.all(sql.SCAN_OPEN, after=after, count_max=count_max)]
 
     def head_seqs(self, wallets: Collection[str]) -> dict[str, int]:
         """Return how far each of `wallets` has come, where that is a number: a hint to look, not to be trusted."""
-        with self._connection(self._store.reader) as connection:
-            seqs = queries.scan_head_seqs(connection, wallets)
-        return {wallet: seq for wallet, seq in seqs.items() if isinstance(seq, int)}
+        with _told(self._store), self._store.reading() as cursor:
+            rows = {wallet: cursor.one(sql.READ_HEAD_SEQ, wallet=wallet) for wallet in wallets}
+        return {wallet: row[0] for wallet, row in rows.items() if row is not None and isinstance(row[0], int)}
 
-    @contextmanager
-    def _connection(self, engine: Engine | None) -> Iterator[Connection]:
-        if engine is None:
-            raise LedgerError("the ledger was opened read-only")
+    def _take(self) -> list[_Change[Any]]:
+        """Take the changes that wait, oldest first."""
+        taken: list[_Change[Any]] = []
+        while self._waiting and len(taken) < CHANGES_TOGETHER_MAX:
+            taken.append(self._waiting.popleft())
+        return taken
+
+    def _commit(self, changes: list[_Change[Any]]) -> None:
+        """Make `changes` in one transaction; if that fails, each in one of its own."""
         try:
-            with engine.begin() as connection:
-                yield connection
-        except IntegrityError as error:
-            # Unique keys are looked up under the lock first: a clash means that a row hid from that, or a bug of ours.
-            raise LedgerTampered(f"the database refuses what its rows allow: {error.orig}") from None
-        except SQLAlchemyError as error:
-            raise LedgerError(f"the database failed: {getattr(error, 'orig', None) or error}") from None
+            with _told(self._store):
+                self._commit_together(changes)
+        except Exception as fault:  # noqa: BLE001 - told to whoever asked for the change
+            if len(changes) > 1:
+                for change in changes:
+                    self._commit([change])
+                return
+            changes[0].fault = fault.refused if isinstance(fault, _HalfDone) else fault
+        except BaseException:
+            for change in changes:
+                change.fault = LedgerError("the change was interrupted")
+            raise
+        finally:
+            for change in changes:
+                change.ended.set()
 
-    def _head(self, connection: Connection, wallet: str) -> Head | None:
-        row = queries.read_head(connection, wallet)
+    def _commit_together(self, changes: list[_Change[Any]]) -> None:
+        for attempt in count(1):
+            try:
+                with self._store.writing() as cursor:
+                    self._make_all(cursor, changes)
+            except self._store.engine.dialect.loaded_dbapi.Error as error:
+                if attempt >= self._store.attempts_max or not self._store.is_passing(error):
+                    raise
+            else:
+                return
+
+    def _make_all(self, cursor: Cursor, changes: list[_Change[Any]]) -> None:
+        """Make each change, wallet by wallet in one order, so that no two transactions wait for each other."""
+        if any(change.wallet == EVERYBODY for change in changes):
+            self._store.own_halts(cursor)
+        else:
+            self._store.share_halts(cursor)
+        transactions: dict[str, WalletTransaction] = {}
+        for change in sorted(changes, key=attrgetter("wallet")):
+            change.fault = None
+            try:
+                if change.wallet not in transactions:
+                    transactions[change.wallet] = self._lock(cursor, change.wallet, create=change.create)
+                change.make(transactions[change.wallet])
+            except ExecutorError as fault:
+                change.fault = fault
+        for transaction in transactions.values():
+            transaction.write_head()
+
+    def _lock(self, cursor: Cursor, wallet: str, *, create: bool) -> WalletTransaction:
+        head = self._head(cursor, sql.LOCK_HEAD, wallet)
+        if head is None:
+            if not create:
+                raise UnknownWallet(f"the ledger has nothing of wallet `{wallet}`")
+            made = new_head(self.epoch, wallet)
+            content, seal = self._seals.seal_head(made)
+            cursor.run(
+                sql.INSERT_HEAD,
+                wallet=wallet,
+                seq=0,
+                open_attempts=0,
+                content=content,
+                key_id=seal.key_id,
+                mac=seal.mac,
+            )
+            head = self._head(cursor, sql.LOCK_HEAD, wallet) or made
+        return WalletTransaction(cursor, self._seals, head, self._trusted_time(cursor, head))
+
+    def _head(self, cursor: Cursor, statement: sql.Statement, wallet: str) -> Head | None:
+        row = cursor.one(statement, wallet=wallet)
         if row is None:
             return None
-        head = Head.from_json_object(json.loads(_unsealed(self._keys, HEAD_TAG, row)))
+        head = self._seals.head(row)
         if (head.wallet, head.epoch) != (wallet, self.epoch):
             raise LedgerTampered(f"wallet `{wallet}` has the head of another")
         return head
 
-    def _make_head(self, connection: Connection, wallet: str) -> Head:
-        head = Head(epoch=self.epoch, wallet=wallet, hash=chain_start(self.epoch, wallet))
-        content = head.canonical_bytes()
-        queries.insert_head(connection, wallet, content, self._keys.seal(HEAD_TAG, content))
-        return head
-
-    def _trusted_time(self, head: Head) -> int:
-        """Return the time, which for a wallet never goes back."""
+    def _trusted_time(self, cursor: Cursor, head: Head) -> int:
+        """Return the time, read after the lock, which for a wallet never goes back."""
         now_ms = self._clock()
-        if now_ms + CLOCK_BACK_MS_MAX < head.at_ms:
+        if self._host_clock:
+            host_ms = self._store.now_ms(cursor, now_ms)
+            if abs(host_ms - now_ms) > APART_MS_MAX:
+                raise ClockUntrusted(f"the clock says {now_ms}, but the database's host says {host_ms}")
+            now_ms = host_ms
+        if now_ms + APART_MS_MAX < head.at_ms:
             raise ClockUntrusted(f"the clock says {now_ms}, but the ledger has seen {head.at_ms}")
         return max(now_ms, head.at_ms)
 
 
-class WalletView:
-    """One wallet's entries, each verified as it is read."""
+class _Change(Generic[T]):
+    """A change that waits for its transaction, and then its outcome."""
 
-    def __init__(self, connection: Connection, keys: SealKeys, head: Head) -> None:
-        self._connection = connection
-        self._keys = keys
-        self._epoch = bytes.fromhex(head.epoch)
-        self.head = head
+    __slots__ = ("_work", "create", "ended", "fault", "outcome", "wallet")
 
-    def entry(self, seq: int) -> SealedEntry:
-        """Return the entry at `seq`. Raises LedgerTampered unless it is there, as its head says it must be."""
-        return self._present(queries.find_entry(self._connection, self.head.wallet, seq=seq), seq=seq)
+    def __init__(self, wallet: str, work: Callable[[WalletTransaction], T], *, create: bool) -> None:
+        self.wallet = wallet
+        self._work = work
+        self.create = create
+        self.ended = threading.Event()
+        self.fault: Exception | None = None
+        self.outcome: T
 
-    def attempt(self, number: int) -> SealedEntry:
-        """Return the attempt of this number. Raises LedgerTampered unless it is there: numbers have no gaps."""
-        return self._present(queries.find_entry(self._connection, self.head.wallet, attempt=number), attempt=number)
+    def make(self, transaction: WalletTransaction) -> None:
+        """Do the work. What it refuses before it changed anything harms nobody else; anything else undoes them all."""
+        before = transaction.head
+        try:
+            self.outcome = self._work(transaction)
+        except ExecutorError as refused:
+            if transaction.head is not before:
+                raise _HalfDone(refused) from None
+            raise
 
-    def execution(self, execution_id: str) -> list[SealedEntry]:
-        """Return the steps of an execution in their order; none if its id was never used."""
-        rows = queries.find_execution(self._connection, self.head.wallet, execution_id)
-        steps = [self._trusted(row, execution_id=execution_id) for row in rows]
-        if [ATTEMPT_STEP[AttemptState(step.entry.kind)] for step in steps] != list(range(len(steps))):
-            raise LedgerTampered(f"the steps of execution `{execution_id}` are out of order, or one is gone")
-        return steps
-
-    def agent_move(self, agent_id: str, *states: AgentState) -> SealedEntry | None:
-        """Return the newest entry that moved the agent, into one of `states` if any are given; None if none did."""
-        row = queries.find_last_move(self._connection, self.head.wallet, agent_id, states or tuple(AgentState))
-        if row is None:
-            return None
-        moved = self._trusted(row, agent_id=agent_id)
-        if moved.entry.agent_state not in (states or tuple(AgentState)):
-            raise LedgerTampered(f"entry {moved.entry.seq} of wallet `{self.head.wallet}` stands where another belongs")
-        return moved
-
-    def reservation(self, session_pubkey: str) -> SealedEntry | None:
-        """Return the entry that reserved the session key; None if this wallet never did."""
-        row = queries.find_entry(self._connection, self.head.wallet, session_pubkey=session_pubkey)
-        if row is None:
-            return None
-        reserved = self._trusted(row, kind=Kind.RESERVED)
-        if reserved.entry.body["sessionPubkey"] != session_pubkey:
-            raise LedgerTampered(f"session key `{session_pubkey}` was reserved by an entry that says otherwise")
-        return reserved
-
-    def is_nonce_spent(self, nonce: str) -> bool:
-        """Tell whether the wallet used `nonce` before."""
-        return queries.find_entry(self._connection, self.head.wallet, nonce=nonce) is not None
-
-    def after(self, seq: int, count_max: int) -> list[SealedEntry]:
-        """Return up to `count_max` entries above `seq`, in order, without a gap."""
-        rows = queries.scan_entries(self._connection, self.head.wallet, seq, count_max)
-        if len(rows) != max(0, min(count_max, self.head.seq - seq)):
-            raise LedgerTampered(f"of wallet `{self.head.wallet}` entries are gone above {seq}")
-        return [self._trusted(row, seq=seq + place) for place, row in enumerate(rows, 1)]
-
-    def index_after(self, seq: int, count_max: int) -> list[dict[str, object]]:
-        """Return the index columns of the entries that `after` returns, as storage has them: for the audit."""
-        rows = queries.scan_index(self._connection, self.head.wallet, seq, count_max)
-        return [dict(row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name
-
-    def _present(self, row: EntryRow | None, **expected: object) -> SealedEntry:
-        if row is None:
-            raise LedgerTampered(f"of wallet `{self.head.wallet}` an entry is gone: {expected}")
-        return self._trusted(row, **expected)
-
-    def _trusted(self, row: EntryRow, **expected: object) -> SealedEntry:
-        """Return the entry in `row` if its seal fits and it is what was asked for: columns are only an index."""
-        content, chain_hash, key_id, mac = row
-        if not _fits(self._keys, Seal(key_id, mac), ENTRY_TAG, self._epoch, chain_hash, content):
-            raise LedgerTampered(f"an entry of wallet `{self.head.wallet}` doesn't fit its seal")
-        entry = Entry.from_json_object(json.loads(content))
-        for name, value in {"wallet": self.head.wallet, **expected}.items():
-            if getattr(entry, name) != value:
-                raise LedgerTampered(f"an entry of wallet `{self.head.wallet}` stands where another belongs")
-        return SealedEntry(entry, content, chain_hash.hex())
+    def result(self) -> T:
+        """Return the outcome, or raise what kept it from being one."""
+        if self.fault is not None:
+            raise self.fault
+        return self.outcome
 
 
-class WalletTransaction(WalletView):
-    """One change to one wallet, under its lock."""
+class _HalfDone(Exception):
+    """A change raised after it had written: nothing of its transaction may be kept."""
 
-    def __init__(self, connection: Connection, keys: SealKeys, head: Head, now_ms: int) -> None:
-        super().__init__(connection, keys, head)
-        self.now_ms: Final = now_ms
-        """The one time of this change, Unix ms, read after the lock."""
-        self._start_seq: Final = head.seq
-
-    def append(
-        self,
-        kind: Kind,
-        agent_id: str,
-        body: dict[str, Any],
-        *,
-        agent_state: AgentState | None = None,
-        execution_id: str | None = None,
-        attempt: int | None = None,
-    ) -> SealedEntry:
-        """Append an entry, chained to the one before and sealed."""
-        entry = Entry(
-            wallet=self.head.wallet,
-            seq=self.head.seq + 1,
-            kind=kind,
-            at_ms=self.now_ms,
-            agent_id=agent_id,
-            execution_id=execution_id,
-            attempt=attempt,
-            agent_state=agent_state,
-            body=body,
-        )
-        content = entry.canonical_bytes()
-        chain_hash = next_hash(self.head.hash, content)
-        hash_bytes = bytes.fromhex(chain_hash)
-        queries.insert_entry(
-            self._connection,
-            wallet=entry.wallet,
-            seq=entry.seq,
-            content=content,
-            hash=hash_bytes,
-            **self._keys.seal(ENTRY_TAG, self._epoch + hash_bytes + content)._asdict(),
-            **index_of(entry),
-        )
-        moved = {"seq": entry.seq, "hash": chain_hash, "at_ms": self.now_ms}
-        self.head = self.head.model_copy(update=moved if attempt is None else {**moved, "attempts": attempt})
-        return SealedEntry(entry, content, chain_hash)
-
-    def set_active(self, agent_id: str, agent: ActiveAgent | None) -> None:
-        """Let the agent fire under `agent`, or, with None, no longer."""
-        others = {each: held for each, held in self.head.active.items() if each != agent_id}
-        self.head = self.head.model_copy(update={"active": others if agent is None else {**others, agent_id: agent}})
-
-    def forget_expired(self) -> None:
-        """Take agents whose permits are over out of the head, so that it never outgrows the cap on active ones."""
-        unexpired = {
-            each: held for each, held in self.head.active.items() if not is_expired(held.expires_at_ms, self.now_ms)
-        }
-        self.head = self.head.model_copy(update={"active": unexpired})
-
-    def write_head(self) -> None:
-        """Seal and store the head, if anything was appended. The ledger calls this once, before the commit."""
-        if self.head.seq == self._start_seq:
-            return
-        content = self.head.canonical_bytes()
-        if not queries.advance_head(
-            self._connection,
-            self.head.wallet,
-            seq=self._start_seq,
-            to=self.head.seq,
-            content=content,
-            seal=self._keys.seal(HEAD_TAG, content),
-        ):
-            raise LedgerTampered(f"the head of wallet `{self.head.wallet}` doesn't stand at its sequence number")
+    def __init__(self, refused: ExecutorError) -> None:
+        self.refused = refused
 
 
-def _fits(keys: SealKeys, seal: Seal, tag: bytes, *parts: object) -> bool:
-    """Tell whether `seal` fits `parts`; never if the database gave anything but bytes."""
-    texts = [part for part in (seal.mac, *parts) if isinstance(part, bytes)]
-    return len(texts) == len(parts) + 1 and keys.fits(seal, tag, b"".join(texts[1:]))
+def open_store(url: str | Path, *, read_only: bool) -> SqliteStore:
+    """Open the database at `url` with the module for its dialect."""
+    path = url.removeprefix("sqlite:///") if isinstance(url, str) else url
+    return SqliteStore(Path(path), read_only=read_only)
 
 
-def _unsealed(keys: SealKeys, tag: bytes, row: SealedRow) -> bytes:
-    content, key_id, mac = row
-    if not _fits(keys, Seal(key_id, mac), tag, content):
-        raise LedgerTampered(f"a row of {tag.decode()} doesn't fit its seal: it was changed, or the key is another")
-    return bytes(content)
+@contextmanager
+def _told(store: SqliteStore) -> Iterator[None]:
+    """Tell the driver's errors as ours."""
+    try:
+        yield
+    except store.engine.dialect.loaded_dbapi.IntegrityError as error:
+        # Unique keys are looked up under the lock first: a clash means that a row hid from that, or a bug of ours.
+        raise LedgerTampered(f"the database refuses what its rows allow: {error}") from None
+    except (store.engine.dialect.loaded_dbapi.Error, SQLAlchemyError) as error:
+        raise LedgerError(f"`{store.name}` failed: {getattr(error, 'orig', None) or error}") from None
 
 
 def _read_or_make(
-    store: SqliteStore, keys: SealKeys, limits: Limits, random_bytes: Callable[[int], bytes]
+    store: SqliteStore, keys: SealKeys, limits: Limits | None, random_bytes: Callable[[int], bytes]
 ) -> tuple[str, Limits]:
     """Return the ledger's epoch and limits from its sealed row, written first if there is none."""
-    engine = store.writer or store.reader
-    with engine.begin() as connection:
-        row = queries.read_ledger(connection)
+    wanted = limits or Limits()
+    with store.reading() if store.read_only else store.writing() as cursor:
+        row = cursor.one(sql.READ_LEDGER)
         if row is None:
             held: dict[str, Any] = {
                 "epoch": random_bytes(EPOCH_BYTES).hex(),
                 "schema": SCHEMA_VERSION,
-                "limits": limits.to_json_object(),
+                "limits": wanted.to_json_object(),
             }
             content = canonicalize(held)
-            queries.insert_ledger(connection, content, keys.seal(LEDGER_TAG, content))
+            seal = keys.seal(LEDGER_TAG, content)
+            cursor.run(
+                sql.INSERT_LEDGER,
+                only=1,
+                executions_per_24h=wanted.executions_per_24h,
+                content=content,
+                key_id=seal.key_id,
+                mac=seal.mac,
+            )
         else:
-            held = json.loads(_unsealed(keys, LEDGER_TAG, row))
+            content, key_id, mac = row
+            if not fits(keys, Seal(key_id, mac), LEDGER_TAG, content):
+                raise LedgerTampered("the ledger's row doesn't fit its seal: it was changed, or the key is another")
+            held = json.loads(content)
     if held["schema"] != SCHEMA_VERSION:
         raise LedgerError(f"the ledger has schema {held['schema']}, but this version reads {SCHEMA_VERSION}")
-    return held["epoch"], Limits.from_json_object(held["limits"])
+    found = Limits.from_json_object(held["limits"])
+    if limits not in (None, found):
+        raise LedgerError(f"`{store.name}` holds other limits than those given; they are changed only on purpose")
+    return held["epoch"], found

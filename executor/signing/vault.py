@@ -16,7 +16,7 @@ from nacl.secret import SecretBox
 from nacl.signing import SigningKey
 
 from executor.errors import VaultError
-from executor.ledger import queries
+from executor.ledger import statements as sql
 from permits import keys
 
 if TYPE_CHECKING:
@@ -54,15 +54,15 @@ class SessionVault:
             IllegalTransition, LedgerError: as `Guard.reserve_session_key`.
 
         """
-        with self._guard.ledger.connection(writing=True) as connection:
-            held = queries.read_secret(connection, wallet, agent_id)
+        with self._guard.ledger.beside(writing=True) as cursor:
+            held = cursor.one(sql.READ_SECRET, wallet=wallet, agent_id=agent_id)
             if held is None:
                 seed, nonce = self._random_bytes(SEED_BYTES), self._random_bytes(SecretBox.NONCE_SIZE)
                 box = bytes(self._box(wallet, agent_id).encrypt(seed, nonce))
-                queries.insert_secret(connection, wallet=wallet, agent_id=agent_id, box=box)
+                cursor.run(sql.INSERT_SECRET, wallet=wallet, agent_id=agent_id, box=box)
                 key = SigningKey(seed)
             else:
-                key = self._open(wallet, agent_id, held)
+                key = self._open(wallet, agent_id, held[0])
         session_pubkey = keys.encode(bytes(key.verify_key))
         self._guard.reserve_session_key(wallet, agent_id, session_pubkey)
         return session_pubkey
@@ -74,11 +74,11 @@ class SessionVault:
             VaultError: there is no such key, the master key is another, or the row holds another agent's key.
 
         """
-        with self._guard.ledger.connection(writing=False) as connection:
-            held = queries.read_secret(connection, wallet, agent_id)
+        with self._guard.ledger.beside(writing=False) as cursor:
+            held = cursor.one(sql.READ_SECRET, wallet=wallet, agent_id=agent_id)
         if held is None:
             raise VaultError(f"there is no session key for agent `{agent_id}`")
-        key = self._open(wallet, agent_id, held)
+        key = self._open(wallet, agent_id, held[0])
         if keys.encode(bytes(key.verify_key)) != session_pubkey:
             raise VaultError(f"the session key of agent `{agent_id}` is not the one that was reserved")
         return key.sign(message).signature

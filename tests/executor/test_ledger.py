@@ -8,12 +8,13 @@ import subprocess
 import sys
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from executor.audit import check_ledger
 from executor.decide import Refused
 from executor.entries import Kind
 from executor.errors import IllegalTransition, LedgerError, LedgerTampered
-from executor.ledger import Ledger, sqlite
+from executor.ledger import EVERYBODY, Ledger, sqlite
 from executor.ledger.store import LEDGER_TAG
 from executor.lifecycle import AgentState
 from executor.limits import Limits
@@ -55,7 +56,7 @@ def content_of(setup, table, where):
 def test_entries_are_only_appended(setup, statement):
     setup.activate()
     before = setup.guard.entries(setup.wallet)
-    with pytest.raises(LedgerError), setup.guard.ledger.connection(writing=True) as connection:
+    with pytest.raises(DBAPIError, match="only ever appended"), setup.guard.ledger.engine.begin() as connection:
         connection.exec_driver_sql(statement)
     assert setup.guard.entries(setup.wallet) == before
 
@@ -64,13 +65,12 @@ def test_a_failed_change_leaves_nothing_behind(setup):
     setup.activate()
     before = setup.guard.entries(setup.wallet)
 
-    def fail_after_writing():
-        with setup.guard.ledger.transaction(setup.wallet) as transaction:
-            transaction.append(Kind.RESERVED, uuid(5), {"sessionPubkey": "x"}, agent_state=AgentState.RESERVED)
-            raise IllegalTransition("a fault after the write")
+    def fail_after_writing(transaction):
+        transaction.append(Kind.RESERVED, uuid(5), {"sessionPubkey": "x"}, agent_state=AgentState.RESERVED)
+        raise IllegalTransition("a fault after the write")
 
     with pytest.raises(IllegalTransition):
-        fail_after_writing()
+        setup.guard.ledger.change(setup.wallet, fail_after_writing)
     assert setup.guard.entries(setup.wallet) == before
     setup.reopen()
     assert setup.guard.entries(setup.wallet) == before
@@ -96,9 +96,9 @@ def test_a_second_process_is_told_who_holds_the_file_but_may_read(setup):
 def test_a_read_only_ledger_can_not_be_written(setup):
     setup.activate()
     with Ledger.open(setup.path, seal_keys=setup.seal_keys, read_only=True) as ledger:
-        with pytest.raises(LedgerError, match="read-only"), ledger.transaction(setup.wallet):
-            pass
-        assert ledger.wallets() == [setup.wallet]
+        with pytest.raises(LedgerError, match="read-only"):
+            ledger.change(setup.wallet, lambda _wallet: None)
+        assert ledger.wallets() == [EVERYBODY, setup.wallet]
 
 
 def test_the_seal_key_is_needed_to_open(setup):
@@ -148,7 +148,7 @@ def test_a_folder_that_can_not_be_written_is_named(tmp_path):
 
 
 def test_every_pragma_that_safety_rests_on_is_in_force(setup):
-    with setup.guard.ledger.connection(writing=True) as connection:
+    with setup.guard.ledger.engine.begin() as connection:
         found = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous", "foreign_keys", "recursive_triggers")
@@ -165,11 +165,14 @@ def test_a_pragma_that_sqlite_does_not_honor_is_noticed(tmp_path, monkeypatch):
 def test_a_transaction_holds_the_file_before_it_reads(setup):
     """The driver's own immediate mode would begin at the first write, after the decision was made."""
     setup.activate()
-    with setup.guard.ledger.transaction(setup.wallet):
-        other = sqlite3.connect(setup.path, timeout=0, isolation_level=None)
+    other = sqlite3.connect(setup.path, timeout=0, isolation_level=None, check_same_thread=False)
+
+    def work(_transaction):
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
-        other.close()
+
+    setup.guard.ledger.change(setup.wallet, work)
+    other.close()
 
 
 def test_a_schema_of_another_version_is_not_read(setup):
@@ -200,10 +203,10 @@ DAMAGE = {
         "WHERE kind = 'activated'",
     ),
     "a head with fewer attempts": lambda setup: (
-        "UPDATE heads SET content = ?",
-        json.dumps({**content_of(setup, "heads", "1"), "attempts": 0}).encode(),
+        "UPDATE heads SET content = ? WHERE wallet <> '*'",
+        json.dumps({**content_of(setup, "heads", "wallet <> '*'"), "attempts": 0}).encode(),
     ),
-    "a head set back": lambda _: ("UPDATE heads SET seq = seq - 1",),
+    "a head set back": lambda _: ("UPDATE heads SET seq = seq - 1 WHERE wallet <> '*'",),
 }
 
 
@@ -219,10 +222,12 @@ def test_what_was_changed_without_the_key_fires_nothing(setup, damage):
 def test_an_older_head_under_a_true_seal_fires_nothing(setup):
     setup.activate()
     with sqlite3.connect(setup.path) as connection:
-        ((seq, content, mac),) = connection.execute("SELECT seq, content, mac FROM heads").fetchall()
+        ((seq, content, mac),) = connection.execute(
+            "SELECT seq, content, mac FROM heads WHERE wallet <> '*'"
+        ).fetchall()
     connection.close()
     assert setup.guard.authorize(setup.request(1)).outcome == "allowed"
-    edit(setup, ("UPDATE heads SET seq = ?, content = ?, mac = ?", seq, content, mac))
+    edit(setup, ("UPDATE heads SET seq = ?, content = ?, mac = ? WHERE wallet <> '*'", seq, content, mac))
     assert setup.guard.authorize(setup.request(2)) == Refused(reason=Reason.LEDGER_TAMPERED)
 
 
@@ -264,7 +269,10 @@ def test_a_head_that_is_no_number_stops_nobody_who_watches(setup):
 def test_another_wallets_head_is_no_head(setup):
     setup.activate()
     other = key(9).wallet_address
-    edit(setup, ("INSERT INTO heads SELECT ?, seq, content, key_id, mac FROM heads", other))
+    edit(
+        setup,
+        ("INSERT INTO heads SELECT ?, seq, open_attempts, content, key_id, mac FROM heads WHERE wallet <> '*'", other),
+    )
     assert setup.guard.authorize(setup.request(wallet=other)) == Refused(reason=Reason.LEDGER_TAMPERED)
 
 

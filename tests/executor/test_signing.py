@@ -279,7 +279,7 @@ def test_another_agents_row_in_the_vault_opens_for_nobody(world):
     """Somebody with the database, and an agent of their own, copies a victim's encrypted key into their row."""
     thief, agent_id = key(66), world.new_id()
     world.guard.reserve_session_key(thief.wallet_address, agent_id, world.session_pubkey)
-    with world.guard.ledger.connection(writing=True) as connection:
+    with world.guard.ledger.engine.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO session_secrets SELECT ?, ?, box FROM session_secrets",
             (thief.wallet_address, agent_id),
@@ -327,7 +327,7 @@ def test_the_vault_gives_out_a_signature_only_for_the_reserved_key(case):
 
 def test_a_key_that_somebody_planted_is_not_handed_out(world):
     agent_id = world.new_id()
-    with world.guard.ledger.connection(writing=True) as connection:
+    with world.guard.ledger.engine.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO session_secrets SELECT wallet, ?, box FROM session_secrets", (agent_id,)
         )

@@ -206,7 +206,7 @@ def test_the_schema(data, code, field, value, rule):
             Code.SIGNATURE_INVALID,
             "signature",
             SIGNED["signature"][:64] + "...",
-            "must be the wallet's, over exactly this permit",
+            "must be the wallet's, over exactly this document",
         ),
         (
             signed(),

@@ -1,0 +1,8 @@
+"""The guard: it alone lets an execution happen."""
+
+from executor.guard.agents import Agent
+from executor.guard.fires import Execution
+from executor.guard.guard import Guard
+from executor.guard.headroom import Headroom
+
+__all__ = ["Agent", "Execution", "Guard", "Headroom"]

@@ -1,0 +1,145 @@
+"""What becomes of an agent: its key is reserved, permits are activated, and it is stopped or completed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from executor.activation import Standing, decide_activation
+from executor.caps import count_unexpired, is_expired
+from executor.decide import Refused
+from executor.entries import ActiveAgent, Kind
+from executor.errors import IllegalTransition, LedgerTampered
+from executor.lifecycle import AgentState, require_agent_step
+
+if TYPE_CHECKING:
+    from executor.assets import AssetRegistry
+    from executor.bounds import Bounds
+    from executor.ledger import SealedEntry, WalletTransaction, WalletView
+    from executor.limits import Limits
+    from permits import VerifiedPermit
+
+__all__ = ["Agent", "activate", "activation", "agent", "agents", "end", "reserve", "revoke", "state"]
+
+
+class Agent(NamedTuple):
+    """An agent as the ledger knows it."""
+
+    agent_id: str
+    state: AgentState
+    session_pubkey: str
+    bounds: Bounds | None
+    """The newest that were activated; None while it is reserved."""
+
+
+def reserve(transaction: WalletTransaction, agent_id: str, session_pubkey: str) -> None:
+    """Set a session key aside for the agent; again with the same it changes nothing."""
+    held = transaction.reservation(session_pubkey)
+    if held is not None and held.entry.agent_id == agent_id:
+        return
+    if held is not None:
+        raise IllegalTransition(f"session key `{session_pubkey}` is reserved for another agent")
+    require_agent_step(state(transaction, agent_id), AgentState.RESERVED)
+    transaction.append(Kind.RESERVED, agent_id, {"sessionPubkey": session_pubkey}, agent_state=AgentState.RESERVED)
+
+
+def activate(
+    transaction: WalletTransaction, verified: VerifiedPermit, assets: AssetRegistry, limits: Limits
+) -> Bounds | Refused:
+    """Put a verified permit into force, or tell why not."""
+    agent_id = verified.permit.agent_id
+    outcome = decide_activation(verified, _standing(transaction, verified), assets, limits, transaction.now_ms)
+    if isinstance(outcome, Refused):
+        return outcome
+    require_agent_step(state(transaction, agent_id), AgentState.ACTIVE)
+    before = transaction.head.active.get(agent_id)
+    activated = transaction.append(
+        Kind.ACTIVATED, agent_id, {"bounds": outcome.to_json_object()}, agent_state=AgentState.ACTIVE
+    )
+    transaction.forget_expired()
+    active = ActiveAgent(
+        activation=activated.entry.seq,
+        expires_at_ms=outcome.expires_at_ms,
+        fired_at_ms=None if before is None else before.fired_at_ms,
+    )
+    transaction.set_active(agent_id, active)
+    return outcome
+
+
+def end(transaction: WalletTransaction, agent_id: str, kind: Kind, reason: str, event_id: str) -> None:
+    """Stop or complete the agent, for `reason`."""
+    following = AgentState(kind)
+    require_agent_step(state(transaction, agent_id), following)
+    transaction.append(kind, agent_id, {"terminalReason": reason}, agent_state=following, execution_id=event_id)
+    transaction.set_active(agent_id, None)
+
+
+def revoke(transaction: WalletTransaction, nonce: str, event_id: str) -> bool:
+    """Spend `nonce`; an agent that a permit with it lets fire is stopped. Tell whether anything changed."""
+    for agent_id, active in transaction.head.active.items():
+        if transaction.entry(active.activation).bounds.terms.nonce == nonce:
+            end(transaction, agent_id, Kind.STOPPED, "revoked", event_id)
+            return True
+    if transaction.is_nonce_spent(nonce):
+        return False
+    transaction.append(Kind.REVOKED, None, {"nonce": nonce})
+    return True
+
+
+def agent(view: WalletView, agent_id: str) -> Agent | None:
+    """Return the wallet's agent; None if there is none."""
+    moved = view.agent_move(agent_id)
+    if moved is None or moved.entry.agent_state is None:
+        return None
+    activated = view.agent_move(agent_id, AgentState.ACTIVE)
+    reserved = view.agent_move(agent_id, AgentState.RESERVED)
+    if reserved is None:
+        raise LedgerTampered(f"agent `{agent_id}` has no reserved session key")
+    bounds = None if activated is None else activated.bounds
+    return Agent(agent_id, moved.entry.agent_state, reserved.entry.body["sessionPubkey"], bounds)
+
+
+def agents(view: WalletView) -> list[Agent]:
+    """Return every agent of the wallet, in the order of their reservations."""
+    found = (agent(view, reserved.entry.agent_id or "") for reserved in view.reservations())
+    return [each for each in found if each is not None]
+
+
+def state(view: WalletView, agent_id: str) -> AgentState | None:
+    """Return where the agent stands. Who may fire, the sealed head says; entries only tell the rest."""
+    if agent_id in view.head.active:
+        return AgentState.ACTIVE
+    moved = view.agent_move(agent_id)
+    if moved is None:
+        return None
+    if moved.entry.agent_state is AgentState.ACTIVE and not is_expired(moved.bounds.expires_at_ms, view.now_ms):
+        raise LedgerTampered(f"agent `{agent_id}` is active by its entries, but not by the head")
+    return moved.entry.agent_state
+
+
+def activation(view: WalletView, agent_id: str) -> SealedEntry | None:
+    """Return the activation that the agent is held to; None if no permit was ever activated for it."""
+    active = view.head.active.get(agent_id)
+    if active is None:
+        return view.agent_move(agent_id, AgentState.ACTIVE)
+    activated = view.entry(active.activation)
+    if (activated.entry.kind, activated.entry.agent_id) != (Kind.ACTIVATED, agent_id):
+        raise LedgerTampered(f"the head names entry {active.activation} as the activation of `{agent_id}`")
+    return activated
+
+
+def _standing(transaction: WalletTransaction, verified: VerifiedPermit) -> Standing:
+    agent_id = verified.permit.agent_id
+    reserved = transaction.reservation(verified.permit.session_pubkey)
+    current = transaction.agent_move(agent_id, AgentState.ACTIVE)
+    moved = transaction.agent_move(agent_id)
+    stopped = moved is not None and moved.entry.agent_state is AgentState.STOPPED
+    others = (held.expires_at_ms for each, held in transaction.head.active.items() if each != agent_id)
+    return Standing(
+        reserved_for=None if reserved is None else reserved.entry.agent_id,
+        nonce_spent=transaction.is_nonce_spent(verified.permit.nonce),
+        current=None if current is None else current.bounds,
+        other_active_agents=count_unexpired(others, transaction.now_ms),
+        agent_state=None if moved is None else moved.entry.agent_state,
+        stopped_at_ms=moved.entry.at_ms if moved is not None and stopped else None,
+        halts=transaction.halts(agent_id),
+    )

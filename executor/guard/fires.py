@@ -1,0 +1,340 @@
+"""What becomes of a fire: it is decided on, signed on, and ends."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from executor.assets import NATIVE_MINT
+from executor.authorization import Authorization
+from executor.caps import WINDOW_MS, count_unexpired, slot_free_at_ms
+from executor.decide import Refused, Usage, read_decision, trade_value_micro_usd
+from executor.entries import Kind
+from executor.errors import IllegalTransition
+from executor.evidence import Evidence
+from executor.fill import Fill
+from executor.guard.agents import activation, state
+from executor.lifecycle import AgentState, AttemptState, require_attempt_step
+from executor.reasons import Reason
+
+if TYPE_CHECKING:
+    from executor.bounds import Bounds
+    from executor.decide import Decision
+    from executor.fill import Landing
+    from executor.ledger import SealedEntry, WalletTransaction, WalletView
+    from executor.limits import Limits
+    from executor.prices.quote import PriceSource
+    from executor.request import FireRequest
+
+__all__ = ["Execution", "authorize", "execution", "explain", "land", "record_signature", "require_genuine", "step_to"]
+
+REFUSALS_RECORDED_MAX: Final = 1_000
+"""A wallet's refusals beyond this many in 24 hours are only counted: nobody fills the disk with them."""
+
+
+class Execution(NamedTuple):
+    """One execution's whole story."""
+
+    state: AttemptState
+    decision: Decision
+    evidence: Evidence
+    """What it was decided from."""
+    bounds: Bounds
+    """What it was held to."""
+    steps: tuple[SealedEntry, ...]
+    """Its entries, in order."""
+
+
+def authorize(
+    transaction: WalletTransaction, request: FireRequest, prices: PriceSource, limits: Limits, claim: str
+) -> Decision:
+    """Decide on `request`, record that, and count it if it is allowed: its holder then proves it by `claim`."""
+    stored = transaction.execution(request.execution_id)
+    if stored:
+        return _stored_answer(transaction, stored, request, limits, claim)
+    decided = _decide(transaction, request, prices, limits)
+    if decided is None:
+        return Refused(reason=Reason.AGENT_UNKNOWN)
+    evidence, bounds, decision = decided
+    body = {"evidence": evidence.to_json_object(), "decision": decision.to_json_object()}
+    if isinstance(decision, Refused):
+        _refuse(transaction, request, decision, body)
+        return decision
+    appended = transaction.append(
+        Kind.AUTHORIZED,
+        request.agent_id,
+        {**body, "claimHash": claim_hash(claim), "worthBefore": str(transaction.head.notional_micro_usd)},
+        execution_id=request.execution_id,
+        attempt=evidence.usage.attempt,
+    )
+    active = transaction.head.active[request.agent_id]
+    fired = active._replace(fired_at_ms=transaction.now_ms) if limits.min_interval_ms else active
+    transaction.move_head(
+        notional_micro_usd=transaction.head.notional_micro_usd + decision.value_micro_usd,
+        active={**transaction.head.active, request.agent_id: fired},
+    )
+    authorization = _authorization(appended, evidence, bounds, limits, claim)
+    return decision.model_copy(update={"authorization": authorization})
+
+
+def explain(view: WalletView, request: FireRequest, prices: PriceSource, limits: Limits) -> Decision:
+    """Return what `authorize` would answer, and write nothing."""
+    stored = view.execution(request.execution_id)
+    if stored:
+        return _stored_answer(view, stored, request, limits, claim=None)
+    decided = _decide(view, request, prices, limits)
+    return Refused(reason=Reason.AGENT_UNKNOWN) if decided is None else decided[2]
+
+
+def record_signature(
+    transaction: WalletTransaction,
+    authorization: Authorization,
+    signed: dict[str, Any],
+    prices: PriceSource,
+    limits: Limits,
+) -> Refused | None:
+    """Record what was `signed`, if the rules still allow it at this moment; else void the attempt and tell why."""
+    decided = step_to(transaction, authorization.execution_id, AttemptState.SIGNED)
+    require_genuine(transaction, decided, authorization, limits)
+    refused, evidence = _decide_again(transaction, decided, prices, limits)
+    kind = Kind.SIGNED if refused is None else Kind.VOIDED
+    body = signed if refused is None else {"reason": refused.reason, **evidence, "decision": refused.to_json_object()}
+    transaction.append(kind, authorization.agent_id, body, execution_id=authorization.execution_id)
+    return refused
+
+
+def land(transaction: WalletTransaction, execution_id: str, landing: Landing) -> Fill:
+    """Record what the signed transaction moved."""
+    decided = step_to(transaction, execution_id, AttemptState.LANDED)
+    signed = transaction.execution(execution_id)[-1]
+    evidence = Evidence.from_json_object(decided.entry.body["evidence"])
+    whitelist = transaction.entry(evidence.activation).bounds.whitelist
+    sell, buy = whitelist[evidence.request.sell], whitelist[evidence.request.buy]
+    fill = Fill.of(landing, evidence, decided.entry.at_ms, sell, buy)
+    body = {
+        "rail": evidence.request.rail,
+        "txSignature": signed.entry.body["txSignature"],
+        "fill": fill.to_json_object(),
+    }
+    transaction.append(Kind.LANDED, decided.entry.agent_id, body, execution_id=execution_id)
+    return fill
+
+
+def execution(view: WalletView, execution_id: str) -> Execution | None:
+    """Return the story of one execution; None if the wallet has none of this id."""
+    steps = tuple(view.execution(execution_id))
+    if not steps:
+        return None
+    decided = steps[0].entry
+    evidence = Evidence.from_json_object(decided.body["evidence"])
+    return Execution(
+        state=AttemptState(steps[-1].entry.kind),
+        decision=read_decision(decided.body["decision"]),
+        evidence=evidence,
+        bounds=view.entry(evidence.activation).bounds,
+        steps=steps,
+    )
+
+
+def step_to(view: WalletView, execution_id: str, following: AttemptState) -> SealedEntry:
+    """Return the entry that authorized the execution, if its attempt may go on to `following`."""
+    steps = view.execution(execution_id)
+    require_attempt_step(AttemptState(steps[-1].entry.kind) if steps else None, following)
+    return steps[0]
+
+
+def require_genuine(view: WalletView, decided: SealedEntry, authorization: Authorization, limits: Limits) -> None:
+    """Hold `authorization` against the entry that it says it is from: callers' objects are not trusted."""
+    if decided.entry.body["claimHash"] != claim_hash(authorization.claim):
+        raise IllegalTransition("the attempt was authorized to another caller")
+    evidence = Evidence.from_json_object(decided.entry.body["evidence"])
+    bounds = view.entry(evidence.activation).bounds
+    if authorization != _authorization(decided, evidence, bounds, limits, authorization.claim):
+        raise IllegalTransition("the authorization is not the one that was given")
+
+
+def claim_hash(claim: str) -> str:
+    """Return what the ledger keeps of a claim."""
+    return sha256(claim.encode("ascii")).hexdigest()
+
+
+def window_starts(view: WalletView) -> int:
+    """Return the number of the first attempt that still counts in the rolling window, by halving: times only grow."""
+    low, high = 1, view.head.attempts + 1
+    while low < high:
+        middle = (low + high) // 2
+        if view.now_ms >= slot_free_at_ms(view.attempt(middle).entry.at_ms):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _decide(
+    view: WalletView, request: FireRequest, prices: PriceSource, limits: Limits
+) -> tuple[Evidence, Bounds, Decision] | None:
+    activated = activation(view, request.agent_id)
+    if activated is None:
+        return None
+    attempt = view.head.attempts + 1
+    evidence = _evidence(view, request, activated, attempt, prices, limits)
+    return evidence, activated.bounds, evidence.decide(activated.bounds, view.now_ms)
+
+
+def _decide_again(
+    transaction: WalletTransaction, decided: SealedEntry, prices: PriceSource, limits: Limits
+) -> tuple[Refused | None, dict[str, Any]]:
+    """Hold an authorized attempt against everything once more, at this moment's state, quotes and time.
+
+    The second value is the evidence, as an entry keeps it; empty where the decision needed none.
+    """
+    entry = decided.entry
+    if transaction.now_ms >= entry.at_ms + limits.authorization_ttl_s * 1000:
+        return Refused(reason=Reason.AUTHORIZATION_EXPIRED), {}
+    request = Evidence.from_json_object(entry.body["evidence"]).request
+    activated = activation(transaction, request.agent_id)
+    if activated is None or entry.attempt is None:
+        return Refused(reason=Reason.AGENT_UNKNOWN), {}
+    evidence = _evidence(transaction, request, activated, entry.attempt, prices, limits)
+    decision = evidence.decide(activated.bounds, transaction.now_ms)
+    return decision if isinstance(decision, Refused) else None, {"evidence": evidence.to_json_object()}
+
+
+def _evidence(
+    view: WalletView,
+    request: FireRequest,
+    activated: SealedEntry,
+    attempt: int,
+    prices: PriceSource,
+    limits: Limits,
+) -> Evidence:
+    """Gather what the decision on the user's `attempt` needs; one that is authorized already doesn't count itself."""
+    bounds, active = activated.bounds, view.head.active
+    back = attempt - limits.executions_per_24h
+    assets = (bounds.whitelist.get(request.sell), bounds.whitelist.get(request.buy))
+    mints = dict.fromkeys([*(asset.mint for asset in assets if asset), NATIVE_MINT])
+    quotes = {mint: prices.quotes(mint) for mint in mints}
+    window, room_at_ms = None, None
+    is_new = attempt > view.head.attempts
+    if limits.notional_micro_usd_per_24h is not None and is_new:
+        value = trade_value_micro_usd(bounds, request, quotes, view.now_ms) or 0
+        window, room_at_ms = _window_micro_usd(view, limits.notional_micro_usd_per_24h - value)
+    held = active.get(request.agent_id)
+    return Evidence(
+        activation=activated.entry.seq,
+        request=request,
+        usage=Usage(
+            agent_state=state(view, request.agent_id) or AgentState.RESERVED,
+            active_agents=count_unexpired((each.expires_at_ms for each in active.values()), view.now_ms),
+            attempt=attempt,
+            window_attempt_at_ms=view.attempt(back).entry.at_ms if back > 0 else None,
+            halts=view.halts(request.agent_id),
+            intent_held_by=_intent_held_by(view, request),
+            window_micro_usd=window,
+            window_room_at_ms=room_at_ms,
+            fired_at_ms=held.fired_at_ms if held is not None and is_new else None,
+        ),
+        quotes=tuple(quote for each in quotes.values() for quote in each),
+        limits=limits,
+    )
+
+
+def _intent_held_by(view: WalletView, request: FireRequest) -> str | None:
+    """Return the agent's other execution for the same intent that is under way or landed; None if there is none."""
+    if request.intent_key is None:
+        return None
+    for authorized in view.intents(request.agent_id, request.intent_key):
+        execution_id = authorized.entry.execution_id or ""
+        last = AttemptState(view.execution(execution_id)[-1].entry.kind)
+        if execution_id != request.execution_id and last in HOLDS_INTENT:
+            return execution_id
+    return None
+
+
+HOLDS_INTENT: Final = frozenset({AttemptState.AUTHORIZED, AttemptState.SIGNED, AttemptState.LANDED})
+
+
+def _window_micro_usd(view: WalletView, room_micro_usd: int) -> tuple[int, int | None]:
+    """Return what the attempts in the rolling window are worth, and when at most `room_micro_usd` of it will be left.
+
+    The time is None if that much is left now, or never will be.
+    """
+    first = window_starts(view)
+    before = worth_before(view, first)
+    used = view.head.notional_micro_usd - before
+    if used <= room_micro_usd or room_micro_usd < 0:
+        return used, None
+    low, high = first, view.head.attempts
+    while low < high:
+        middle = (low + high) // 2
+        if view.head.notional_micro_usd - worth_before(view, middle + 1) <= room_micro_usd:
+            high = middle
+        else:
+            low = middle + 1
+    return used, slot_free_at_ms(view.attempt(low).entry.at_ms)
+
+
+def worth_before(view: WalletView, number: int) -> int:
+    """Return what all attempts before this number were worth together."""
+    if number > view.head.attempts:
+        return view.head.notional_micro_usd
+    return int(view.attempt(number).entry.body["worthBefore"])
+
+
+def _stored_answer(
+    view: WalletView, stored: list[SealedEntry], request: FireRequest, limits: Limits, claim: str | None
+) -> Decision:
+    """Return what was answered before. Only the caller who gets it again by the claim of then may sign on it."""
+    decided = stored[0]
+    if decided.entry.body["evidence"]["request"] != request.to_json_object():
+        return Refused(reason=Reason.EXECUTION_CONFLICT)
+    decision = read_decision(decided.entry.body["decision"])
+    if isinstance(decision, Refused) or claim is None or decided.entry.body["claimHash"] != claim_hash(claim):
+        return decision
+    evidence = Evidence.from_json_object(decided.entry.body["evidence"])
+    bounds = view.entry(evidence.activation).bounds
+    return decision.model_copy(update={"authorization": _authorization(decided, evidence, bounds, limits, claim)})
+
+
+def _refuse(transaction: WalletTransaction, request: FireRequest, refused: Refused, body: dict[str, Any]) -> None:
+    """Record a refusal, or only count it where there were too many.
+
+    That the permit is over, the first fire to find out records by pausing the agent.
+    """
+    pauses = refused.reason is Reason.PERMIT_EXPIRED
+    head = transaction.head
+    back = head.refusals - REFUSALS_RECORDED_MAX + 1
+    if not pauses and back > 0 and transaction.now_ms < transaction.refusal(back).entry.at_ms + WINDOW_MS:
+        transaction.move_head(refusals_unrecorded=head.refusals_unrecorded + 1)
+        return
+    transaction.append(
+        Kind.REFUSED,
+        request.agent_id,
+        {"reason": refused.reason, **body},
+        execution_id=request.execution_id,
+        refusal=head.refusals + 1,
+        agent_state=AgentState.PAUSED if pauses else None,
+    )
+    if pauses:
+        transaction.set_active(request.agent_id, None)
+
+
+def _authorization(
+    decided: SealedEntry, evidence: Evidence, bounds: Bounds, limits: Limits, claim: str
+) -> Authorization:
+    request = evidence.request
+    return Authorization(
+        wallet=request.wallet,
+        agent_id=request.agent_id,
+        execution_id=request.execution_id,
+        attempt=evidence.usage.attempt,
+        rail=request.rail,
+        session_pubkey=bounds.terms.session_pubkey,
+        sell=bounds.whitelist[request.sell],
+        sell_amount=request.sell_amount,
+        buy=bounds.whitelist[request.buy],
+        min_received=request.min_received,
+        entry_hash=decided.hash,
+        expires_at_ms=decided.entry.at_ms + limits.authorization_ttl_s * 1000,
+        claim=claim,
+    )

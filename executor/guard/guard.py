@@ -1,0 +1,499 @@
+"""The guard: it alone lets an execution happen.
+
+Every call is one transaction of the ledger: it locks the user, reads the time, gathers the evidence, asks the pure
+core (`executor.decide`, `executor.activation`, `executor.lifecycle`), and appends what was decided. A refusal is a
+value; a fault is an exception and leaves nothing authorized.
+
+What entries hold, by kind:
+
+| kind | body |
+|---|---|
+| reserved | sessionPubkey |
+| activated | bounds |
+| stopped, completed | terminalReason |
+| revoked | nonce |
+| trigger-armed | condition |
+| next-run-set | nextRunAt, if there will be one |
+| halted, lifted | halt |
+| authorized, refused | evidence, decision; authorized also claimHash and worthBefore, refused also reason |
+| voided | reason, and detail; or evidence and decision, where the rules said no at signing |
+| signed | txSignature, transaction (hex), lastValidBlockHeight |
+| landed | rail, txSignature, fill |
+| failed | reason, detail |
+| dead | reason |
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from uuid import UUID
+
+from executor.decide import Refused
+from executor.entries import Kind
+from executor.errors import ClockUntrusted, IllegalTransition, LedgerTampered, UnknownWallet
+from executor.events import Event, event_of
+from executor.guard import agents, fires
+from executor.guard.headroom import headroom
+from executor.halts import Halt, Halter, Scope
+from executor.ledger import EVERYBODY, Ledger
+from executor.lifecycle import AttemptState
+from executor.reasons import Reason
+from permits import ENVELOPES, SignedPermit, SignedRevocation, keys, timestamp, verify, verify_revocation
+from permits.model import UUID_PATTERN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from executor.assets import AssetRegistry
+    from executor.authorization import Authorization
+    from executor.bounds import Bounds
+    from executor.decide import Decision
+    from executor.fill import Fill, Landing
+    from executor.guard.agents import Agent
+    from executor.guard.fires import Execution
+    from executor.guard.headroom import Headroom
+    from executor.ledger import Clock, SealedEntry, WalletTransaction, WalletView
+    from executor.limits import Limits
+    from executor.prices.quote import PriceSource
+    from executor.request import FireRequest
+    from executor.seal import SealKeys
+
+__all__ = ["Guard"]
+
+CLAIM_BYTES: Final = 16
+
+FAULTS: Final = {LedgerTampered: Reason.LEDGER_TAMPERED, ClockUntrusted: Reason.CLOCK_UNTRUSTED}
+"""Faults that are told as refusals: the caller did nothing wrong, and nothing fires."""
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+_is_uuid = re.compile(UUID_PATTERN).fullmatch
+
+
+class Guard:
+    """Decides on every fire, and remembers. Open one with `Guard.open`; threads may share it."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        prices: PriceSource,
+        assets: AssetRegistry,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self.ledger: Final = ledger
+        self._prices = prices
+        self._assets = assets
+        self._random_bytes = random_bytes
+
+    @classmethod
+    def open(
+        cls,
+        url: str | Path,
+        *,
+        seal_keys: SealKeys,
+        prices: PriceSource,
+        assets: AssetRegistry,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> Self:
+        """Open the ledger at `url` and guard it. See `Ledger.open` for what it raises.
+
+        Args:
+            url: the path of an SQLite file, or a URL of SQLAlchemy's: `sqlite:///...`, `postgresql+psycopg://...`.
+            seal_keys: kept outside the database; without them nothing in it can be forged unnoticed.
+            prices: quotes from memory, asked under the user's lock.
+            assets: what the names in permits stand for, asked once at activation.
+            limits: the caps for everyone, if not what the ledger holds already.
+            clock: None is the clock of the database's host; another, returning Unix ms, is believed as it is.
+            random_bytes: the operating system's, unless a test or a demo must repeat itself.
+
+        """
+        ledger = Ledger.open(url, seal_keys=seal_keys, limits=limits, clock=clock, random_bytes=random_bytes)
+        return cls(ledger, prices=prices, assets=assets, random_bytes=random_bytes)
+
+    def close(self) -> None:
+        """Close the ledger."""
+        self.ledger.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    # Agents
+
+    def reserve_session_key(self, wallet: str, agent_id: str, session_pubkey: str) -> None:
+        """Set `session_pubkey` aside for the wallet's agent; the caller has authenticated the wallet.
+
+        Again with the same key it changes nothing.
+
+        Raises:
+            ValueError: an address isn't base58 of 32 bytes, or `agent_id` no UUID as permits spell it.
+            IllegalTransition: the agent has another session key, or the key another agent.
+            LedgerError: as `Ledger.change`.
+
+        """
+        for address in (wallet, session_pubkey):
+            if keys.decode_key(address) is None:
+                raise ValueError(f"`{address[:64]}` is not base58 of 32 bytes")
+        if not _is_uuid(agent_id):
+            raise ValueError(f"`{agent_id[:64]}` is not a UUID in lowercase with hyphens")
+        self.ledger.change(wallet, lambda wallet: agents.reserve(wallet, agent_id, session_pubkey), create=True)
+
+    def activate(self, signed: SignedPermit | bytes) -> Bounds | Refused:
+        """Put a signed permit into force: activation, renewal, resumption of a paused agent, or a new start.
+
+        The permit is verified here, whoever says that they did.
+
+        Returns:
+            The bounds that now hold, or the refusal: nothing changed.
+
+        Raises:
+            PermitError: it is no permit that a wallet signed.
+            LedgerError: the database failed.
+
+        """
+        if isinstance(signed, SignedPermit):
+            signed = SignedPermit.from_json_object(signed.to_json_object())  # whatever class it came as
+        verified = verify(signed, envelopes=ENVELOPES)
+        limits = self.ledger.limits
+        try:
+            return self.ledger.change(
+                verified.wallet, lambda wallet: agents.activate(wallet, verified, self._assets, limits)
+            )
+        except UnknownWallet:
+            return Refused(reason=Reason.SESSION_KEY_NOT_RESERVED)
+        except (LedgerTampered, ClockUntrusted) as fault:
+            return _refusal_of(fault)
+
+    def revoke(self, signed: SignedRevocation | bytes) -> bool:
+        """Spend a permit's nonce for ever, as its wallet signed; an agent that fires by that permit is stopped.
+
+        Returns:
+            Whether anything changed: a nonce is revoked once.
+
+        Raises:
+            PermitError: it is no revocation that a wallet signed.
+            LedgerError: as `Ledger.change`.
+
+        """
+        if isinstance(signed, SignedRevocation):
+            signed = SignedRevocation.from_json_object(signed.to_json_object())
+        wallet, revocation = verify_revocation(signed, envelopes=ENVELOPES)
+        event_id = self._new_id()
+        return self.ledger.change(wallet, lambda wallet: agents.revoke(wallet, revocation.nonce, event_id), create=True)
+
+    def stop(self, wallet: str, agent_id: str) -> Sequence[str]:
+        """Stop an agent for its user, who may start it again with a newer permit.
+
+        Returns:
+            The transaction signatures that exist and have not ended: these may still land.
+
+        Raises:
+            IllegalTransition: no permit was ever activated for it, or it is stopped or completed.
+            LedgerError: as `Ledger.change`.
+
+        """
+        return self._end(wallet, agent_id, Kind.STOPPED, "stopped")
+
+    def complete(self, wallet: str, agent_id: str, reason: str) -> Sequence[str]:
+        """End an agent for ever, for the executor's `reason`. Returns and raises as `stop` does."""
+        return self._end(wallet, agent_id, Kind.COMPLETED, reason)
+
+    def arm_trigger(self, wallet: str, agent_id: str, condition: str) -> None:
+        """Tell the user that the agent now waits for `condition`. Raises as `stop` does."""
+        self._tell(wallet, agent_id, Kind.TRIGGER_ARMED, {"condition": condition})
+
+    def set_next_run(self, wallet: str, agent_id: str, at_ms: int | None) -> None:
+        """Tell the user when the agent runs next, Unix ms; None: it won't by itself. Raises as `stop` does."""
+        body = {} if at_ms is None else {"nextRunAt": timestamp(at_ms)}
+        self._tell(wallet, agent_id, Kind.NEXT_RUN_SET, body)
+
+    # Halts
+
+    def halt(self, scope: Scope, by: Halter, why: str) -> Sequence[str]:
+        """Let nothing in `scope` fire until `by` lifts it. Once this returns, nothing is authorized there.
+
+        Returns:
+            The transaction signatures of that wallet or agent that exist and have not ended; for everything, none:
+            see `in_doubt`.
+
+        Raises:
+            ValueError: `why` is empty or longer than 200 characters.
+            LedgerError: as `Ledger.change`.
+
+        """
+
+        def work(transaction: WalletTransaction) -> Sequence[str]:
+            halt = Halt(wallet=scope.wallet, agent_id=scope.agent_id, by=by, why=why, at_ms=transaction.now_ms)
+            others = tuple(each for each in transaction.head.halts if (each.scope, each.by) != (scope, by))
+            transaction.append(Kind.HALTED, scope.agent_id, {"halt": halt.to_json_object()})
+            transaction.move_head(halts=(*others, halt))
+            return () if scope.wallet is None else _open_signatures(transaction, scope.agent_id)
+
+        return self.ledger.change(scope.wallet or EVERYBODY, work, create=True)
+
+    def lift(self, scope: Scope, by: Halter) -> bool:
+        """Lift the halt that `by` set on exactly `scope`; what expired meanwhile stays so. Tell whether there was one.
+
+        Raises:
+            LedgerError: as `Ledger.change`.
+
+        """
+
+        def work(transaction: WalletTransaction) -> bool:
+            lifted = [each for each in transaction.head.halts if (each.scope, each.by) == (scope, by)]
+            for halt in lifted:
+                transaction.append(Kind.LIFTED, scope.agent_id, {"halt": halt.to_json_object()})
+            if lifted:
+                transaction.move_head(halts=tuple(each for each in transaction.head.halts if each not in lifted))
+            return bool(lifted)
+
+        return self.ledger.change(scope.wallet or EVERYBODY, work, create=True)
+
+    def halts(self, wallet: str | None = None) -> Sequence[Halt]:
+        """Return the halts of everything; with `wallet`, also those of it and its agents."""
+        if wallet is None:
+            with self.ledger.view(EVERYBODY) as view:
+                return view.halts()
+        return self.headroom(wallet).halts
+
+    # Fires
+
+    def authorize(self, request: FireRequest) -> Decision:
+        """Decide on `request`, and count it if it is allowed.
+
+        The same executionId again gets the stored answer and never a second authorization: that stays with whoever
+        asked first. With other content it is refused as EXECUTION_CONFLICT.
+
+        Raises:
+            LedgerError: the database failed; nothing is authorized.
+
+        """
+        try:
+            return self.ledger.change(request.wallet, self._authorizing(request))
+        except (UnknownWallet, LedgerTampered, ClockUntrusted) as fault:
+            return _refusal_of(fault)
+
+    def authorize_many(self, requests: Iterable[FireRequest]) -> Sequence[Decision]:
+        """Decide on each of `requests` as `authorize` does, in few transactions; the answers are in their order.
+
+        Raises:
+            LedgerError: the database failed. Some may be authorized: ask again with the same executionIds.
+
+        """
+        answers = self.ledger.change_many([(request.wallet, self._authorizing(request)) for request in requests])
+        return [_refusal_of(answer) if isinstance(answer, Exception) else answer for answer in answers]
+
+    def explain(self, request: FireRequest) -> Decision:
+        """Return what `authorize` would answer now, by the same code, and write nothing."""
+        try:
+            with self.ledger.view(request.wallet) as view:
+                return fires.explain(view, request, self._prices, self.ledger.limits)
+        except (UnknownWallet, LedgerTampered, ClockUntrusted) as fault:
+            return _refusal_of(fault)
+
+    def check(self, authorization: Authorization) -> None:
+        """Make sure that `authorization` is, to the letter, one that this guard gave, and not used up.
+
+        Raises:
+            IllegalTransition: it isn't: it was changed, made up, claimed by another caller, signed on or voided.
+            LedgerError: as `Ledger.view`.
+
+        """
+        with self.ledger.view(authorization.wallet) as view:
+            decided = fires.step_to(view, authorization.execution_id, AttemptState.SIGNED)
+            fires.require_genuine(view, decided, authorization, self.ledger.limits)
+
+    def mark_signed(
+        self,
+        authorization: Authorization,
+        *,
+        tx_signature: str,
+        transaction_bytes: bytes,
+        last_valid_block_height: int,
+    ) -> Refused | None:
+        """Record that the signature exists, before it leaves the process; decide once more, now, with fresh quotes.
+
+        Returns:
+            None: it may be sent. A refusal: the rules no longer allow it; the attempt is voided, and the signature
+            must be thrown away.
+
+        Raises:
+            IllegalTransition: the attempt isn't authorized any more, or not to this caller.
+            LedgerError: nothing may be sent.
+
+        """
+        signed = {
+            "txSignature": tx_signature,
+            "transaction": transaction_bytes.hex(),
+            "lastValidBlockHeight": last_valid_block_height,
+        }
+        limits = self.ledger.limits
+        return self.ledger.change(
+            authorization.wallet,
+            lambda wallet: fires.record_signature(wallet, authorization, signed, self._prices, limits),
+        )
+
+    def void(self, wallet: str, execution_id: str, reason: Reason, detail: str) -> None:
+        """Give up an attempt that was never signed, for `reason`, told in `detail`; its slot stays used.
+
+        Raises:
+            IllegalTransition: it is not merely authorized.
+
+        """
+        self._end_attempt(wallet, execution_id, Kind.VOIDED, {"reason": reason, "detail": detail})
+
+    def mark_landed(self, wallet: str, execution_id: str, landing: Landing) -> Fill:
+        """Record that the signed transaction landed and what it moved, and return that in dollars.
+
+        Raises:
+            IllegalTransition: the attempt is not signed, or ended already.
+
+        """
+        return self.ledger.change(wallet, lambda wallet: fires.land(wallet, execution_id, landing))
+
+    def mark_failed(self, wallet: str, execution_id: str, detail: str) -> None:
+        """Record that the chain executed the signed transaction and undid it; `detail` is what the chain said.
+
+        Raises:
+            IllegalTransition: the attempt is not signed, or ended already.
+
+        """
+        body = {"reason": Reason.TRANSACTION_FAILED, "detail": detail}
+        self._end_attempt(wallet, execution_id, Kind.FAILED, body)
+
+    def mark_dead(self, wallet: str, execution_id: str) -> None:
+        """Record that the signed transaction never landed and no longer can.
+
+        The caller has seen, in this order, that its blockhash is no longer valid at finalized commitment, and that
+        a look-up in the full history finds nothing.
+
+        Raises:
+            IllegalTransition: the attempt is not signed, or ended already.
+
+        """
+        self._end_attempt(wallet, execution_id, Kind.DEAD, {"reason": Reason.TRANSACTION_DEAD})
+
+    # Looking
+
+    def agent(self, wallet: str, agent_id: str) -> Agent | None:
+        """Return the wallet's agent; None if there is none. An expired one stays active until a fire records it."""
+        return self._look(wallet, lambda view: agents.agent(view, agent_id), None)
+
+    def agents(self, wallet: str) -> Sequence[Agent]:
+        """Return every agent of the wallet, in the order of their reservations."""
+        return self._look(wallet, agents.agents, ())
+
+    def headroom(self, wallet: str) -> Headroom:
+        """Return how much of each cap the wallet has left. Raises UnknownWallet, LedgerError as `Ledger.view`."""
+        with self.ledger.view(wallet) as view:
+            return headroom(view, self.ledger.limits)
+
+    def execution(self, wallet: str, execution_id: str) -> Execution | None:
+        """Return the story of one execution; None if the wallet has none of this id."""
+        return self._look(wallet, lambda view: fires.execution(view, execution_id), None)
+
+    def executions(
+        self, wallet: str, agent_id: str, *, before: int | None = None, count_max: int = 100
+    ) -> Sequence[Execution]:
+        """Return up to `count_max` of the agent's executions and refusals, newest first.
+
+        `before` is the sequence number of the oldest one seen: that of its first step's entry.
+        """
+
+        def look(view: WalletView) -> list[Execution]:
+            decided = view.decided(agent_id, view.head.seq + 1 if before is None else before, count_max)
+            found = (fires.execution(view, each.entry.execution_id or "") for each in decided)
+            return [each for each in found if each is not None]
+
+        return self._look(wallet, look, ())
+
+    def in_doubt(self) -> Iterator[tuple[str, Execution]]:
+        """Yield the wallet and the story of each attempt that has not ended, newest of a wallet first."""
+        after = ""
+        while wallets := self.ledger.wallets_in_doubt(after):
+            for wallet in wallets:
+                with self.ledger.view(wallet) as view:
+                    stories = [
+                        fires.execution(view, steps[0].entry.execution_id or "") for steps in view.open_attempts()
+                    ]
+                yield from ((wallet, each) for each in stories if each is not None)
+            after = wallets[-1]
+
+    def events(self, wallet: str, after: int = 0, count_max: int = 1_000) -> Sequence[tuple[int, Event]]:
+        """Return the events among up to `count_max` entries above `after`, with their sequence numbers."""
+        sealed = self.entries(wallet, after, count_max)
+        return [(each.entry.seq, event) for each in sealed if (event := event_of(each.entry)) is not None]
+
+    def entries(self, wallet: str, after: int = 0, count_max: int = 1_000) -> Sequence[SealedEntry]:
+        """Return up to `count_max` of the wallet's entries with sequence numbers above `after`, in order."""
+        return self._look(wallet, lambda view: view.after(after, count_max), ())
+
+    def _authorizing(self, request: FireRequest) -> Callable[[WalletTransaction], Decision]:
+        """Return the work that decides on `request`: made again after a lost commit, it holds the same claim."""
+        request = type(request).model_validate(request)  # a copy may have been changed past its rules
+        claim, limits = self._random_bytes(CLAIM_BYTES).hex(), self.ledger.limits
+        return lambda wallet: fires.authorize(wallet, request, self._prices, limits, claim)
+
+    def _look(self, wallet: str, look: Callable[[WalletView], T], unknown: U) -> T | U:
+        try:
+            with self.ledger.view(wallet) as view:
+                return look(view)
+        except UnknownWallet:
+            return unknown
+
+    def _end(self, wallet: str, agent_id: str, kind: Kind, reason: str) -> Sequence[str]:
+        event_id = self._new_id()
+
+        def work(transaction: WalletTransaction) -> Sequence[str]:
+            agents.end(transaction, agent_id, kind, reason, event_id)
+            return _open_signatures(transaction, agent_id)
+
+        return self.ledger.change(wallet, work)
+
+    def _tell(self, wallet: str, agent_id: str, kind: Kind, body: dict[str, Any]) -> None:
+        event_id = self._new_id()
+
+        def work(transaction: WalletTransaction) -> None:
+            if agents.state(transaction, agent_id) is None:
+                raise IllegalTransition(f"there is no agent `{agent_id}`")
+            transaction.append(kind, agent_id, body, execution_id=event_id)
+
+        self.ledger.change(wallet, work)
+
+    def _end_attempt(self, wallet: str, execution_id: str, kind: Kind, body: dict[str, Any]) -> None:
+        def work(transaction: WalletTransaction) -> None:
+            decided = fires.step_to(transaction, execution_id, AttemptState(kind))
+            transaction.append(kind, decided.entry.agent_id, body, execution_id=execution_id)
+
+        self.ledger.change(wallet, work)
+
+    def _new_id(self) -> str:
+        return str(UUID(bytes=self._random_bytes(16), version=4))
+
+
+def _refusal_of(fault: Exception) -> Refused:
+    """Return the refusal that tells `fault`; raise one that is none."""
+    if isinstance(fault, UnknownWallet):
+        return Refused(reason=Reason.AGENT_UNKNOWN)
+    for kind, reason in FAULTS.items():
+        if isinstance(fault, kind):
+            return Refused(reason=reason)
+    raise fault
+
+
+def _open_signatures(view: WalletView, agent_id: str | None) -> Sequence[str]:
+    """Return the transaction signatures of the agent, or of all of the wallet's, that may still land."""
+    return [
+        steps[-1].entry.body["txSignature"]
+        for steps in view.open_attempts()
+        if steps[-1].entry.kind is Kind.SIGNED and agent_id in (None, steps[-1].entry.agent_id)
+    ]

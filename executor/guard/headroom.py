@@ -1,0 +1,59 @@
+"""How much of each cap a wallet has left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from executor.caps import count_unexpired, slot_free_at_ms
+from executor.guard.fires import window_starts, worth_before
+
+if TYPE_CHECKING:
+    from executor.halts import Halt
+    from executor.ledger import WalletView
+    from executor.limits import Limits
+
+__all__ = ["Headroom", "Room", "headroom"]
+
+
+class Room(NamedTuple):
+    """One cap: what is used of it, and all of it."""
+
+    used: int
+    limit: int
+
+    @property
+    def left(self) -> int:
+        """What may still be used now."""
+        return max(0, self.limit - self.used)
+
+
+class Headroom(NamedTuple):
+    """What a wallet may still do, at `at_ms`."""
+
+    at_ms: int
+    active_agents: Room
+    executions: Room
+    """Authorized attempts of the last 24 hours."""
+    next_slot_at_ms: int | None
+    """When the oldest of them leaves the window, Unix ms; None if there are none."""
+    notional_micro_usd: Room | None
+    """What they are worth, in 1e-6 USD; None where no limit asks."""
+    halts: tuple[Halt, ...]
+    """Those of everything, of the wallet, and of its agents."""
+
+
+def headroom(view: WalletView, limits: Limits) -> Headroom:
+    """Return how much of each cap the wallet has left."""
+    head, first = view.head, window_starts(view)
+    used = head.attempts - first + 1
+    cap = limits.notional_micro_usd_per_24h
+    return Headroom(
+        at_ms=view.now_ms,
+        active_agents=Room(
+            count_unexpired((each.expires_at_ms for each in head.active.values()), view.now_ms), limits.active_agents
+        ),
+        executions=Room(used, limits.executions_per_24h),
+        next_slot_at_ms=slot_free_at_ms(view.attempt(first).entry.at_ms) if used else None,
+        notional_micro_usd=None if cap is None else Room(head.notional_micro_usd - worth_before(view, first), cap),
+        halts=(*view.halts(), *(halt for halt in head.halts if halt.agent_id is not None)),
+    )

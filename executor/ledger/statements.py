@@ -1,0 +1,181 @@
+"""Every statement that the ledger runs, written in SQLAlchemy Core, compiled once, run by the driver's own cursor.
+
+What a statement returns is not yet trusted: see `executor.ledger.wallet`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import BigInteger, bindparam, extract, func, insert, select, update
+from sqlalchemy import Table as SqlTable
+
+from executor.ledger.schema import entries, heads, ledger, session_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Dialect
+    from sqlalchemy.engine.interfaces import DBAPICursor
+    from sqlalchemy.sql.base import Executable
+
+__all__ = ["Cursor", "Statement"]
+
+Row = tuple[Any, ...]
+
+
+class Statement:
+    """A statement with named parameters."""
+
+    def __init__(self, core: Executable) -> None:
+        self._core = core
+        self._compiled: dict[str, tuple[str, Callable[[dict[str, Any]], list[Any]]]] = {}
+
+    def compiled(self, dialect: Dialect) -> tuple[str, Callable[[dict[str, Any]], list[Any]]]:
+        """Return its text for `dialect`, and a function that puts named values into their places."""
+        compiled = self._compiled.get(dialect.name)
+        if compiled is None:
+            compiled = self._compiled[dialect.name] = self._compile(dialect)
+        return compiled
+
+    def _compile(self, dialect: Dialect) -> tuple[str, Callable[[dict[str, Any]], list[Any]]]:
+        compiled = self._core.compile(dialect=dialect)  # type: ignore[attr-defined]
+        names = tuple(compiled.positiontup or ())
+        constants = {name: value for name, value in compiled.params.items() if value is not None}
+
+        def in_place(values: dict[str, Any]) -> list[Any]:
+            values = constants | values if constants else values
+            return [values[name] for name in names]
+
+        return str(compiled), in_place
+
+
+class Cursor:
+    """The driver's cursor within one transaction."""
+
+    __slots__ = ("_cursor", "_dialect")
+
+    def __init__(self, cursor: DBAPICursor, dialect: Dialect) -> None:
+        self._cursor = cursor
+        self._dialect = dialect
+
+    def run(self, statement: Statement, **values: object) -> int:
+        """Run a statement that changes rows; return how many."""
+        self._execute(statement, values)
+        return self._cursor.rowcount
+
+    def one(self, statement: Statement, **values: object) -> Row | None:
+        """Return the first row; None if there is none."""
+        self._execute(statement, values)
+        return self._cursor.fetchone()
+
+    def all(self, statement: Statement, **values: object) -> list[Row]:
+        """Return every row."""
+        self._execute(statement, values)
+        return list(self._cursor.fetchall())
+
+    def _execute(self, statement: Statement, values: dict[str, Any]) -> None:
+        text, in_place = statement.compiled(self._dialect)
+        self._cursor.execute(text, in_place(values))
+
+
+def _insert(table: SqlTable) -> Statement:
+    return Statement(insert(table).values({column.name: bindparam(column.name) for column in table.c}))
+
+
+COUNT_MAX: Final = bindparam("count_max", type_=BigInteger)
+
+SEALED = (entries.c.content, entries.c.hash, entries.c.key_id, entries.c.mac)
+"""What each statement that reads entries returns."""
+
+_of_wallet = select(*SEALED).where(entries.c.wallet == bindparam("wallet"))
+
+READ_LEDGER: Final = Statement(select(ledger.c.content, ledger.c.key_id, ledger.c.mac))
+INSERT_LEDGER: Final = _insert(ledger)
+
+READ_HEAD: Final = Statement(
+    select(heads.c.content, heads.c.key_id, heads.c.mac).where(heads.c.wallet == bindparam("wallet"))
+)
+READ_EVERYBODY: Final = Statement(
+    select(
+        heads.c.content,
+        heads.c.key_id,
+        heads.c.mac,
+        select(func.max(entries.c.seq)).where(entries.c.wallet == bindparam("everybody")).scalar_subquery(),
+    ).where(heads.c.wallet == bindparam("everybody"))
+)
+"""The head for everybody, and how far its entries really go."""
+LOCK_HEAD: Final = Statement(
+    select(heads.c.content, heads.c.key_id, heads.c.mac).where(heads.c.wallet == bindparam("wallet")).with_for_update()
+)
+"""On SQLite, whose writers are alone anyway, the same as READ_HEAD."""
+INSERT_HEAD: Final = _insert(heads)
+ADVANCE_HEAD: Final = Statement(
+    update(heads)
+    .where(heads.c.wallet == bindparam("of_wallet"), heads.c.seq == bindparam("from_seq"))
+    .values({name: bindparam(name) for name in ("seq", "open_attempts", "content", "key_id", "mac")})
+)
+
+INSERT_ENTRY: Final = _insert(entries)
+FIND_SEQ: Final = Statement(_of_wallet.where(entries.c.seq == bindparam("seq")))
+FIND_ATTEMPT: Final = Statement(_of_wallet.where(entries.c.attempt == bindparam("attempt")))
+FIND_REFUSAL: Final = Statement(_of_wallet.where(entries.c.refusal == bindparam("refusal")))
+FIND_NONCE: Final = Statement(_of_wallet.where(entries.c.nonce == bindparam("nonce")))
+FIND_SESSION_KEY: Final = Statement(_of_wallet.where(entries.c.session_pubkey == bindparam("session_pubkey")))
+FIND_EXECUTION: Final = Statement(
+    _of_wallet.where(entries.c.execution_id == bindparam("execution_id"), entries.c.step.is_not(None)).order_by(
+        entries.c.step
+    )
+)
+FIND_INTENT: Final = Statement(
+    _of_wallet.where(
+        entries.c.agent_id == bindparam("agent_id"), entries.c.intent_key == bindparam("intent_key")
+    ).order_by(entries.c.seq.desc())
+)
+FIND_LAST_MOVE: Final = Statement(
+    _of_wallet.where(entries.c.agent_id == bindparam("agent_id"), entries.c.agent_state.is_not(None))
+    .order_by(entries.c.seq.desc())
+    .limit(1)
+)
+FIND_LAST_MOVE_TO: Final = Statement(
+    _of_wallet.where(entries.c.agent_id == bindparam("agent_id"), entries.c.agent_state == bindparam("agent_state"))
+    .order_by(entries.c.seq.desc())
+    .limit(1)
+)
+SCAN_ENTRIES: Final = Statement(
+    _of_wallet.where(entries.c.seq > bindparam("after")).order_by(entries.c.seq).limit(COUNT_MAX)
+)
+INDEX_COLUMNS: Final = tuple(
+    column for column in entries.c if column.name not in {"wallet", "seq", "content", "hash", "key_id", "mac"}
+)
+SCAN_INDEX: Final = Statement(
+    select(*INDEX_COLUMNS)
+    .where(entries.c.wallet == bindparam("wallet"), entries.c.seq > bindparam("after"))
+    .order_by(entries.c.seq)
+    .limit(COUNT_MAX)
+)
+SCAN_RESERVATIONS: Final = Statement(_of_wallet.where(entries.c.session_pubkey.is_not(None)).order_by(entries.c.seq))
+SCAN_DECIDED: Final = Statement(
+    _of_wallet.where(
+        entries.c.agent_id == bindparam("agent_id"), entries.c.step == 0, entries.c.seq < bindparam("before")
+    )
+    .order_by(entries.c.seq.desc())
+    .limit(COUNT_MAX)
+)
+SCAN_WALLETS: Final = Statement(select(heads.c.wallet).union(select(entries.c.wallet)).order_by("wallet"))
+SCAN_OPEN: Final = Statement(
+    select(heads.c.wallet)
+    .where(heads.c.open_attempts > 0, heads.c.wallet > bindparam("after"))
+    .order_by(heads.c.wallet)
+    .limit(COUNT_MAX)
+)
+READ_HEAD_SEQ: Final = Statement(select(heads.c.seq).where(heads.c.wallet == bindparam("wallet")))
+READ_TIME: Final = Statement(select(extract("epoch", func.clock_timestamp()) * 1000))
+"""PostgreSQL's own clock, as it stands when this statement runs."""
+
+INSERT_SECRET: Final = _insert(session_secrets)
+READ_SECRET: Final = Statement(
+    select(session_secrets.c.box).where(
+        session_secrets.c.wallet == bindparam("wallet"), session_secrets.c.agent_id == bindparam("agent_id")
+    )
+)

@@ -1,0 +1,317 @@
+"""One wallet's part of the ledger: read with every seal checked, and appended to under its lock.
+
+Nothing read from the database is trusted before its seal fits and it says what was asked for.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+from executor.bounds import Bounds
+from executor.caps import is_expired
+from executor.entries import ENDS, Entry, Head, Kind, chain_start, index_of, next_hash
+from executor.errors import LedgerTampered
+from executor.ledger import statements as sql
+from executor.lifecycle import ATTEMPT_STEP, ATTEMPT_STEPS, AgentState, AttemptState
+from executor.seal import Seal, SealKeys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from executor.entries import ActiveAgent
+    from executor.halts import Halt
+    from executor.ledger.statements import Cursor, Row, Statement
+
+__all__ = ["SealedEntry", "Seals", "WalletTransaction", "WalletView"]
+
+HEAD_TAG: Final = b"holdfire/head/v1"
+ENTRY_TAG: Final = b"holdfire/entry/v1"
+
+EVERYBODY: Final = "*"
+"""Stands for all wallets where a wallet's name would: what concerns all of them has a chain of its own."""
+
+REMEMBERED: Final = 4_096
+"""Rows whose seals were checked before: a few MB. Activations and heads are read before every fire."""
+
+
+@dataclass(frozen=True)
+class SealedEntry:
+    """An entry as the ledger holds it, its seal checked."""
+
+    entry: Entry
+    content: bytes
+    """Its canonical bytes, as they were hashed and sealed."""
+    hash: str
+    """Hex of its place in the wallet's chain."""
+
+    @cached_property
+    def bounds(self) -> Bounds:
+        """The bounds that an activation put into force."""
+        return Bounds.from_json_object(self.entry.body["bounds"])
+
+
+class Seals:
+    """Checks seals, and remembers what fitted: the same bytes under the same seal are what they were."""
+
+    def __init__(self, keys: SealKeys, epoch: str) -> None:
+        self._keys = keys
+        self._epoch_bytes = bytes.fromhex(epoch)
+        self._read: OrderedDict[Row, Head | SealedEntry] = OrderedDict()
+        self.epoch: Final = epoch
+
+    def head(self, row: Row) -> Head:
+        """Return the head in `row` (content, key id, MAC). Raises LedgerTampered if the seal doesn't fit."""
+        known = self._read.get(row)
+        if isinstance(known, Head):
+            return known
+        content, key_id, mac = row
+        if not fits(self._keys, Seal(key_id, mac), HEAD_TAG, content):
+            raise LedgerTampered("a head doesn't fit its seal: it was changed, or the key is another")
+        head = Head.read(content)
+        self._remember(row, head)
+        return head
+
+    def entry(self, row: Row) -> SealedEntry:
+        """Return the entry in `row` (content, hash, key id, MAC). Raises LedgerTampered if the seal doesn't fit."""
+        known = self._read.get(row)
+        if isinstance(known, SealedEntry):
+            return known
+        content, chain_hash, key_id, mac = row
+        if not fits(self._keys, Seal(key_id, mac), ENTRY_TAG, self._epoch_bytes, chain_hash, content):
+            raise LedgerTampered("an entry doesn't fit its seal: it was changed, or the key is another")
+        sealed = SealedEntry(Entry.read(content), content, chain_hash.hex())
+        if sealed.entry.kind is Kind.ACTIVATED:
+            self._remember(row, sealed)
+        return sealed
+
+    def seal_head(self, head: Head) -> tuple[bytes, Seal]:
+        """Return the content and the seal to store for `head`."""
+        content = head.canonical_bytes()
+        seal = self._keys.seal(HEAD_TAG, content)
+        self._remember((content, *seal), head)
+        return content, seal
+
+    def seal_entry(self, entry: bytes, chain_hash: bytes) -> Seal:
+        """Return the seal to store for the entry with these canonical bytes."""
+        return self._keys.seal(ENTRY_TAG, self._epoch_bytes + chain_hash + entry)
+
+    def _remember(self, row: Row, read: Head | SealedEntry) -> None:
+        self._read[row] = read
+        if len(self._read) > REMEMBERED:
+            self._read.popitem(last=False)
+
+
+def fits(keys: SealKeys, seal: Seal, tag: bytes, *parts: object) -> bool:
+    """Tell whether `seal` fits `parts`; never if the database gave anything but bytes."""
+    texts = [part for part in (seal.mac, *parts) if isinstance(part, bytes)]
+    return len(texts) == len(parts) + 1 and keys.fits(seal, tag, b"".join(texts[1:]))
+
+
+class WalletView:
+    """One wallet's entries, each verified as it is read."""
+
+    def __init__(self, cursor: Cursor, seals: Seals, head: Head, time: Callable[[], int]) -> None:
+        self._cursor = cursor
+        self._seals = seals
+        self._time = time
+        self.head = head
+
+    @cached_property
+    def now_ms(self) -> int:
+        """The one time of this look or change, Unix ms. Raises ClockUntrusted if nobody knows it."""
+        return self._time()
+
+    def halts(self, agent_id: str | None = None) -> tuple[Halt, ...]:
+        """Return the halts that hold the wallet's agent: those of everything, of the wallet, and its own."""
+        *row, newest = self._cursor.one(sql.READ_EVERYBODY, everybody=EVERYBODY) or (None, None, None, None)
+        everybody = self._seals.head(tuple(row))
+        if (everybody.wallet, everybody.epoch, everybody.seq) != (EVERYBODY, self._seals.epoch, newest or 0):
+            raise LedgerTampered("the halts of everything are not the newest")
+        own = (halt for halt in self.head.halts if halt.agent_id in (None, agent_id))
+        return everybody.halts if self.head.wallet == EVERYBODY else (*everybody.halts, *own)
+
+    def entry(self, seq: int) -> SealedEntry:
+        """Return the entry at `seq`. Raises LedgerTampered unless it is there, as its head says it must be."""
+        return self._present(sql.FIND_SEQ, seq=seq)
+
+    def attempt(self, number: int) -> SealedEntry:
+        """Return the attempt of this number. Raises LedgerTampered unless it is there: numbers have no gaps."""
+        return self._present(sql.FIND_ATTEMPT, attempt=number)
+
+    def refusal(self, number: int) -> SealedEntry:
+        """Return the recorded refusal of this number. Raises LedgerTampered unless it is there."""
+        return self._present(sql.FIND_REFUSAL, refusal=number)
+
+    def execution(self, execution_id: str) -> list[SealedEntry]:
+        """Return the steps of an execution in their order; none if its id was never used."""
+        rows = self._cursor.all(sql.FIND_EXECUTION, wallet=self.head.wallet, execution_id=execution_id)
+        steps = [self._trusted(row, execution_id=execution_id) for row in rows]
+        if [ATTEMPT_STEP[AttemptState(step.entry.kind)] for step in steps] != list(range(len(steps))):
+            raise LedgerTampered(f"the steps of execution `{execution_id}` are out of order, or one is gone")
+        return steps
+
+    def agent_move(self, agent_id: str, state: AgentState | None = None) -> SealedEntry | None:
+        """Return the newest entry that moved the agent, into `state` if one is given; None if none did."""
+        wanted = {"wallet": self.head.wallet, "agent_id": agent_id}
+        if state is None:
+            row = self._cursor.one(sql.FIND_LAST_MOVE, **wanted)
+        else:
+            row = self._cursor.one(sql.FIND_LAST_MOVE_TO, **wanted, agent_state=state)
+        if row is None:
+            return None
+        moved = self._trusted(row, agent_id=agent_id)
+        if moved.entry.agent_state is None or state not in (None, moved.entry.agent_state):
+            raise LedgerTampered(f"entry {moved.entry.seq} of wallet `{self.head.wallet}` stands where another belongs")
+        return moved
+
+    def reservation(self, session_pubkey: str) -> SealedEntry | None:
+        """Return the entry that reserved the session key; None if this wallet never did."""
+        row = self._cursor.one(sql.FIND_SESSION_KEY, wallet=self.head.wallet, session_pubkey=session_pubkey)
+        if row is None:
+            return None
+        reserved = self._trusted(row, kind=Kind.RESERVED)
+        if reserved.entry.body["sessionPubkey"] != session_pubkey:
+            raise LedgerTampered(f"session key `{session_pubkey}` was reserved by an entry that says otherwise")
+        return reserved
+
+    def is_nonce_spent(self, nonce: str) -> bool:
+        """Tell whether the wallet used or revoked `nonce` before."""
+        return self._cursor.one(sql.FIND_NONCE, wallet=self.head.wallet, nonce=nonce) is not None
+
+    def intents(self, agent_id: str, intent_key: str) -> list[SealedEntry]:
+        """Return the attempts that the agent was authorized to make for one intent, newest first."""
+        rows = self._cursor.all(sql.FIND_INTENT, wallet=self.head.wallet, agent_id=agent_id, intent_key=intent_key)
+        return [self._trusted(row, kind=Kind.AUTHORIZED, agent_id=agent_id) for row in rows]
+
+    def open_attempts(self) -> list[list[SealedEntry]]:
+        """Return the steps of each attempt that has not ended, newest first: as many as the head says."""
+        found: list[list[SealedEntry]] = []
+        for number in range(self.head.attempts, 0, -1):
+            if len(found) == self.head.open_attempts:
+                break
+            steps = self.execution(self.attempt(number).entry.execution_id or "")
+            if ATTEMPT_STEPS[AttemptState(steps[-1].entry.kind)]:
+                found.append(steps)
+        if len(found) != self.head.open_attempts:
+            raise LedgerTampered(f"of wallet `{self.head.wallet}` an open attempt is gone")
+        return found
+
+    def reservations(self) -> list[SealedEntry]:
+        """Return the entries that reserved session keys: one for each agent, in their order."""
+        rows = self._cursor.all(sql.SCAN_RESERVATIONS, wallet=self.head.wallet)
+        return [self._trusted(row, kind=Kind.RESERVED) for row in rows]
+
+    def decided(self, agent_id: str, before: int, count_max: int) -> list[SealedEntry]:
+        """Return up to `count_max` entries below `before` that decided on the agent's fires, newest first."""
+        rows = self._cursor.all(
+            sql.SCAN_DECIDED, wallet=self.head.wallet, agent_id=agent_id, before=before, count_max=count_max
+        )
+        return [self._trusted(row, agent_id=agent_id) for row in rows]
+
+    def after(self, seq: int, count_max: int) -> list[SealedEntry]:
+        """Return up to `count_max` entries above `seq`, in order, without a gap."""
+        rows = self._cursor.all(sql.SCAN_ENTRIES, wallet=self.head.wallet, after=seq, count_max=count_max)
+        if len(rows) != max(0, min(count_max, self.head.seq - seq)):
+            raise LedgerTampered(f"of wallet `{self.head.wallet}` entries are gone above {seq}")
+        return [self._trusted(row, seq=seq + place) for place, row in enumerate(rows, 1)]
+
+    def index_after(self, seq: int, count_max: int) -> Sequence[dict[str, object]]:
+        """Return the index columns of the entries that `after` returns, as storage has them: for the audit."""
+        names = [column.name for column in sql.INDEX_COLUMNS]
+        rows = self._cursor.all(sql.SCAN_INDEX, wallet=self.head.wallet, after=seq, count_max=count_max)
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def _present(self, statement: Statement, **place: int) -> SealedEntry:
+        row = self._cursor.one(statement, wallet=self.head.wallet, **place)
+        if row is None:
+            raise LedgerTampered(f"of wallet `{self.head.wallet}` an entry is gone: {place}")
+        return self._trusted(row, **place)
+
+    def _trusted(self, row: Row, **expected: object) -> SealedEntry:
+        """Return the entry in `row` if its seal fits and it is what was asked for: columns are only an index."""
+        sealed = self._seals.entry(row)
+        for name, value in {"wallet": self.head.wallet, **expected}.items():
+            if getattr(sealed.entry, name) != value:
+                raise LedgerTampered(f"an entry of wallet `{self.head.wallet}` stands where another belongs")
+        return sealed
+
+
+class WalletTransaction(WalletView):
+    """One change to one wallet, under its lock."""
+
+    def __init__(self, cursor: Cursor, seals: Seals, head: Head, now_ms: int) -> None:
+        super().__init__(cursor, seals, head, lambda: now_ms)
+        self._stored = head
+
+    def append(self, kind: Kind, agent_id: str | None, body: dict[str, Any], **fields: Any) -> SealedEntry:  # noqa: ANN401
+        """Append an entry, chained to the one before and sealed; `fields` are others of `Entry`."""
+        head = self.head
+        entry = Entry(
+            wallet=head.wallet, seq=head.seq + 1, kind=kind, at_ms=self.now_ms, agent_id=agent_id, body=body, **fields
+        )
+        content = entry.canonical_bytes()
+        chain_hash = next_hash(head.hash, content)
+        hash_bytes = bytes.fromhex(chain_hash)
+        seal = self._seals.seal_entry(content, hash_bytes)
+        self._cursor.run(
+            sql.INSERT_ENTRY,
+            wallet=entry.wallet,
+            seq=entry.seq,
+            content=content,
+            hash=hash_bytes,
+            key_id=seal.key_id,
+            mac=seal.mac,
+            **index_of(entry),
+        )
+        moved: dict[str, Any] = {"seq": entry.seq, "hash": chain_hash}
+        if entry.attempt is not None:
+            moved |= {"attempts": entry.attempt, "open_attempts": head.open_attempts + 1}
+        elif kind in ENDS:
+            moved["open_attempts"] = head.open_attempts - 1
+        if entry.refusal is not None:
+            moved["refusals"] = entry.refusal
+        self.move_head(**moved)
+        return SealedEntry(entry, content, chain_hash)
+
+    def move_head(self, **changes: Any) -> None:  # noqa: ANN401 - the types are those of Head's fields
+        """Let the head say something else: see `Head`."""
+        self.head = replace(self.head, at_ms=self.now_ms, **changes)
+
+    def set_active(self, agent_id: str, agent: ActiveAgent | None) -> None:
+        """Let the agent fire under `agent`, or, with None, no longer."""
+        others = {each: held for each, held in self.head.active.items() if each != agent_id}
+        self.move_head(active=others if agent is None else {**others, agent_id: agent})
+
+    def forget_expired(self) -> None:
+        """Take agents whose permits are over out of the head, so that it never outgrows the cap on active ones."""
+        unexpired = {
+            each: held for each, held in self.head.active.items() if not is_expired(held.expires_at_ms, self.now_ms)
+        }
+        self.move_head(active=unexpired)
+
+    def write_head(self) -> None:
+        """Seal and store the head, if it moved. The ledger calls this once, before the commit."""
+        if self.head is self._stored:
+            return
+        content, seal = self._seals.seal_head(self.head)
+        moved = self._cursor.run(
+            sql.ADVANCE_HEAD,
+            of_wallet=self.head.wallet,
+            from_seq=self._stored.seq,
+            seq=self.head.seq,
+            open_attempts=self.head.open_attempts,
+            content=content,
+            key_id=seal.key_id,
+            mac=seal.mac,
+        )
+        if moved != 1:
+            raise LedgerTampered(f"the head of wallet `{self.head.wallet}` doesn't stand at its sequence number")
+        self._stored = self.head
+
+
+def new_head(epoch: str, wallet: str) -> Head:
+    """Return the head of a wallet that has no entry yet."""
+    return Head(epoch=epoch, wallet=wallet, hash=chain_start(epoch, wallet))
