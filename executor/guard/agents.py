@@ -47,6 +47,8 @@ def activate(
 ) -> Bounds | Refused:
     """Put a verified permit into force, or tell why not."""
     agent_id = verified.permit.agent_id
+    if transaction.again and (done := _done(transaction, verified)):
+        return done
     outcome = decide_activation(verified, _standing(transaction, verified), assets, limits, transaction.now_ms)
     if isinstance(outcome, Refused):
         return outcome
@@ -68,6 +70,8 @@ def activate(
 def end(transaction: WalletTransaction, agent_id: str, kind: Kind, reason: str, event_id: str) -> None:
     """Stop or complete the agent, for `reason`."""
     following = AgentState(kind)
+    if transaction.again and state(transaction, agent_id) is following:
+        return
     require_agent_step(state(transaction, agent_id), following)
     transaction.append(kind, agent_id, {"terminalReason": reason}, agent_state=following, execution_id=event_id)
     transaction.set_active(agent_id, None)
@@ -125,6 +129,13 @@ def activation(view: WalletView, agent_id: str) -> SealedEntry | None:
     if (activated.entry.kind, activated.entry.agent_id) != (Kind.ACTIVATED, agent_id):
         raise LedgerTampered(f"the head names entry {active.activation} as the activation of `{agent_id}`")
     return activated
+
+
+def _done(transaction: WalletTransaction, verified: VerifiedPermit) -> Bounds | None:
+    """Return the bounds that this very permit has put into force already."""
+    active = transaction.head.active.get(verified.permit.agent_id)
+    bounds = None if active is None else transaction.entry(active.activation).bounds
+    return bounds if bounds is not None and bounds.permit_id == verified.permit_id else None
 
 
 def _standing(transaction: WalletTransaction, verified: VerifiedPermit) -> Standing:

@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     from executor.prices.quote import PriceSource
     from executor.request import FireRequest
 
-__all__ = ["Execution", "authorize", "execution", "explain", "land", "record_signature", "require_genuine", "step_to"]
+__all__ = [
+    "Execution",
+    "authorize",
+    "execution",
+    "explain",
+    "is_last",
+    "land",
+    "record_signature",
+    "require_genuine",
+    "step_to",
+]
 
 REFUSALS_RECORDED_MAX: Final = 1_000
 """A wallet's refusals beyond this many in 24 hours are only counted: nobody fills the disk with them."""
@@ -94,6 +104,8 @@ def record_signature(
     limits: Limits,
 ) -> Refused | None:
     """Record what was `signed`, if the rules still allow it at this moment; else void the attempt and tell why."""
+    if transaction.again and is_last(transaction, authorization.execution_id, Kind.SIGNED, signed):
+        return None
     decided = step_to(transaction, authorization.execution_id, AttemptState.SIGNED)
     require_genuine(transaction, decided, authorization, limits)
     refused, evidence = _decide_again(transaction, decided, prices, limits)
@@ -105,6 +117,9 @@ def record_signature(
 
 def land(transaction: WalletTransaction, execution_id: str, landing: Landing) -> Fill:
     """Record what the signed transaction moved."""
+    last = transaction.execution(execution_id)[-1:] if transaction.again else []
+    if last and last[0].entry.kind is Kind.LANDED:
+        return Fill.from_json_object(last[0].entry.body["fill"])
     decided = step_to(transaction, execution_id, AttemptState.LANDED)
     signed = transaction.execution(execution_id)[-1]
     evidence = Evidence.from_json_object(decided.entry.body["evidence"])
@@ -134,6 +149,12 @@ def execution(view: WalletView, execution_id: str) -> Execution | None:
         bounds=view.entry(evidence.activation).bounds,
         steps=steps,
     )
+
+
+def is_last(view: WalletView, execution_id: str, kind: Kind, body: dict[str, Any]) -> bool:
+    """Tell whether the execution's last entry is exactly this one."""
+    steps = view.execution(execution_id)
+    return bool(steps) and (steps[-1].entry.kind, steps[-1].entry.body) == (kind, body)
 
 
 def step_to(view: WalletView, execution_id: str, following: AttemptState) -> SealedEntry:

@@ -471,6 +471,8 @@ class Guard:
 
     def _end_attempt(self, wallet: str, execution_id: str, kind: Kind, body: dict[str, Any]) -> None:
         def work(transaction: WalletTransaction) -> None:
+            if transaction.again and fires.is_last(transaction, execution_id, kind, body):
+                return
             decided = fires.step_to(transaction, execution_id, AttemptState(kind))
             transaction.append(kind, decided.entry.agent_id, body, execution_id=execution_id)
 

@@ -32,7 +32,7 @@ metadata = MetaData()
 ledger = Table(
     "ledger",
     metadata,
-    Column("only", SmallInteger, CheckConstraint("only = 1"), primary_key=True, autoincrement=False),
+    Column("id", SmallInteger, CheckConstraint("id = 1"), primary_key=True, autoincrement=False),
     Column("executions_per_24h", BigInteger, nullable=False),
     Column("content", LargeBinary, nullable=False),
     Column("key_id", Text, nullable=False),

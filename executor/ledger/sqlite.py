@@ -173,25 +173,28 @@ def _engine(database: str, pragmas: dict[str, str | int], *, query: dict[str, st
     return engine
 
 
-DAY_MS: Final = 24 * 3_600_000
-
-ATTEMPT: Final = "SELECT 1 FROM entries WHERE wallet = NEW.wallet AND attempt = NEW.attempt"
-
 TRIGGERS: Final = (
     ("entries_refuse_update", "UPDATE ON entries", "SELECT RAISE(ABORT, 'entries are only ever appended')"),
     ("entries_refuse_delete", "DELETE ON entries", "SELECT RAISE(ABORT, 'entries are only ever appended')"),
     (
         "attempts_have_no_gap",
         "INSERT ON entries WHEN NEW.attempt > 1",
-        f"SELECT RAISE(ABORT, 'the attempt before this one is missing') WHERE NOT EXISTS ({ATTEMPT} - 1)",
+        """
+        SELECT RAISE(ABORT, 'the attempt before this one is missing')
+        WHERE NOT EXISTS (SELECT 1 FROM entries WHERE wallet = NEW.wallet AND attempt = NEW.attempt - 1)
+        """,
     ),
     (
         "attempts_keep_the_cap",
         "INSERT ON entries WHEN NEW.attempt IS NOT NULL",
-        (
-            f"SELECT RAISE(ABORT, 'the attempts of 24 hours use up the cap') WHERE EXISTS ({ATTEMPT}"
-            f" - (SELECT executions_per_24h FROM ledger) AND at_ms > NEW.at_ms - {DAY_MS})"
-        ),
+        """
+        SELECT RAISE(ABORT, 'the attempts of 24 hours use up the cap')
+        WHERE EXISTS (
+            SELECT 1 FROM entries
+            WHERE wallet = NEW.wallet AND attempt = NEW.attempt - (SELECT executions_per_24h FROM ledger)
+            AND at_ms > NEW.at_ms - 86400000
+        )
+        """,
     ),
 )
 """Name, occasion and body: storage's own word against what only a bug or a stranger would write."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, bindparam, extract, func, insert, select, update
 from sqlalchemy import Table as SqlTable
+from sqlalchemy.dialects.postgresql import insert as insert_or
 
 from executor.ledger.schema import entries, heads, ledger, session_secrets
 
@@ -109,7 +110,10 @@ LOCK_HEAD: Final = Statement(
     select(heads.c.content, heads.c.key_id, heads.c.mac).where(heads.c.wallet == bindparam("wallet")).with_for_update()
 )
 """On SQLite, whose writers are alone anyway, the same as READ_HEAD."""
-INSERT_HEAD: Final = _insert(heads)
+INSERT_HEAD: Final = Statement(
+    insert_or(heads).values({column.name: bindparam(column.name) for column in heads.c}).on_conflict_do_nothing()
+)
+"""Another process may have made it a moment before."""
 ADVANCE_HEAD: Final = Statement(
     update(heads)
     .where(heads.c.wallet == bindparam("of_wallet"), heads.c.seq == bindparam("from_seq"))

@@ -14,12 +14,12 @@ import secrets
 import threading
 from collections import deque
 from contextlib import contextmanager
-from itertools import count
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from executor.errors import ClockUntrusted, ExecutorError, LedgerError, LedgerTampered, UnknownWallet
 from executor.ledger import statements as sql
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from executor.entries import Head
+    from executor.ledger.postgres import PostgresStore
     from executor.ledger.statements import Cursor
     from executor.seal import SealKeys
 
@@ -49,13 +50,14 @@ CHANGES_TOGETHER_MAX: Final = 128
 
 T = TypeVar("T")
 
+if TYPE_CHECKING:
+    Store = SqliteStore | PostgresStore
+
 
 class Ledger:
     """An open ledger. Use it as a context manager, or `close` it. Threads may share it."""
 
-    def __init__(
-        self, store: SqliteStore, seal_keys: SealKeys, clock: Clock | None, epoch: str, limits: Limits
-    ) -> None:
+    def __init__(self, store: Store, seal_keys: SealKeys, clock: Clock | None, epoch: str, limits: Limits) -> None:
         self._store = store
         self._seals = Seals(seal_keys, epoch)
         self._host_clock = clock is None
@@ -216,17 +218,17 @@ class Ledger:
                 change.ended.set()
 
     def _commit_together(self, changes: list[_Change[Any]]) -> None:
-        for attempt in count(1):
+        for attempt in range(1, self._store.attempts_max + 1):
             try:
                 with self._store.writing() as cursor:
-                    self._make_all(cursor, changes)
-            except self._store.engine.dialect.loaded_dbapi.Error as error:
-                if attempt >= self._store.attempts_max or not self._store.is_passing(error):
+                    self._make_all(cursor, changes, again=attempt > 1)
+            except _driver(self._store).Error as error:
+                if attempt == self._store.attempts_max or not self._store.is_passing(error):
                     raise
             else:
                 return
 
-    def _make_all(self, cursor: Cursor, changes: list[_Change[Any]]) -> None:
+    def _make_all(self, cursor: Cursor, changes: list[_Change[Any]], *, again: bool) -> None:
         """Make each change, wallet by wallet in one order, so that no two transactions wait for each other."""
         if any(change.wallet == EVERYBODY for change in changes):
             self._store.own_halts(cursor)
@@ -237,17 +239,18 @@ class Ledger:
             change.fault = None
             try:
                 if change.wallet not in transactions:
-                    transactions[change.wallet] = self._lock(cursor, change.wallet, create=change.create)
+                    transactions[change.wallet] = self._lock(cursor, change, again=again)
                 change.make(transactions[change.wallet])
             except ExecutorError as fault:
                 change.fault = fault
         for transaction in transactions.values():
             transaction.write_head()
 
-    def _lock(self, cursor: Cursor, wallet: str, *, create: bool) -> WalletTransaction:
+    def _lock(self, cursor: Cursor, change: _Change[Any], *, again: bool) -> WalletTransaction:
+        wallet = change.wallet
         head = self._head(cursor, sql.LOCK_HEAD, wallet)
         if head is None:
-            if not create:
+            if not change.create:
                 raise UnknownWallet(f"the ledger has nothing of wallet `{wallet}`")
             made = new_head(self.epoch, wallet)
             content, seal = self._seals.seal_head(made)
@@ -261,7 +264,7 @@ class Ledger:
                 mac=seal.mac,
             )
             head = self._head(cursor, sql.LOCK_HEAD, wallet) or made
-        return WalletTransaction(cursor, self._seals, head, self._trusted_time(cursor, head))
+        return WalletTransaction(cursor, self._seals, head, self._trusted_time(cursor, head), again=again)
 
     def _head(self, cursor: Cursor, statement: sql.Statement, wallet: str) -> Head | None:
         row = cursor.one(statement, wallet=wallet)
@@ -322,26 +325,42 @@ class _HalfDone(Exception):
         self.refused = refused
 
 
-def open_store(url: str | Path, *, read_only: bool) -> SqliteStore:
+def open_store(url: str | Path, *, read_only: bool) -> Store:
     """Open the database at `url` with the module for its dialect."""
-    path = url.removeprefix("sqlite:///") if isinstance(url, str) else url
-    return SqliteStore(Path(path), read_only=read_only)
+    if isinstance(url, Path):
+        return SqliteStore(url, read_only=read_only)
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise LedgerError("the ledger's URL is none") from None
+    match parsed.get_backend_name():
+        case "sqlite" if parsed.database:
+            return SqliteStore(Path(parsed.database), read_only=read_only)
+        case "postgresql":
+            from executor.ledger.postgres import PostgresStore  # noqa: PLC0415 - an extra
+
+            return PostgresStore(parsed.set(drivername="postgresql+psycopg"), read_only=read_only)
+    raise LedgerError(f"`{parsed.drivername}` is not a database for a ledger: sqlite and postgresql are")
+
+
+def _driver(store: Store) -> Any:  # noqa: ANN401 - a module with the names of PEP 249
+    return store.engine.dialect.loaded_dbapi
 
 
 @contextmanager
-def _told(store: SqliteStore) -> Iterator[None]:
+def _told(store: Store) -> Iterator[None]:
     """Tell the driver's errors as ours."""
     try:
         yield
-    except store.engine.dialect.loaded_dbapi.IntegrityError as error:
+    except _driver(store).IntegrityError as error:
         # Unique keys are looked up under the lock first: a clash means that a row hid from that, or a bug of ours.
         raise LedgerTampered(f"the database refuses what its rows allow: {error}") from None
-    except (store.engine.dialect.loaded_dbapi.Error, SQLAlchemyError) as error:
+    except (_driver(store).Error, SQLAlchemyError) as error:
         raise LedgerError(f"`{store.name}` failed: {getattr(error, 'orig', None) or error}") from None
 
 
 def _read_or_make(
-    store: SqliteStore, keys: SealKeys, limits: Limits | None, random_bytes: Callable[[int], bytes]
+    store: Store, keys: SealKeys, limits: Limits | None, random_bytes: Callable[[int], bytes]
 ) -> tuple[str, Limits]:
     """Return the ledger's epoch and limits from its sealed row, written first if there is none."""
     wanted = limits or Limits()
@@ -357,7 +376,7 @@ def _read_or_make(
             seal = keys.seal(LEDGER_TAG, content)
             cursor.run(
                 sql.INSERT_LEDGER,
-                only=1,
+                id=1,
                 executions_per_24h=wanted.executions_per_24h,
                 content=content,
                 key_id=seal.key_id,

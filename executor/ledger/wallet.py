@@ -242,9 +242,11 @@ class WalletView:
 class WalletTransaction(WalletView):
     """One change to one wallet, under its lock."""
 
-    def __init__(self, cursor: Cursor, seals: Seals, head: Head, now_ms: int) -> None:
+    def __init__(self, cursor: Cursor, seals: Seals, head: Head, now_ms: int, *, again: bool = False) -> None:
         super().__init__(cursor, seals, head, lambda: now_ms)
         self._stored = head
+        self.again: Final = again
+        """The same was tried before, and may have been committed although no answer came."""
 
     def append(self, kind: Kind, agent_id: str | None, body: dict[str, Any], **fields: Any) -> SealedEntry:  # noqa: ANN401
         """Append an entry, chained to the one before and sealed; `fields` are others of `Entry`."""

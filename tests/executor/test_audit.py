@@ -11,6 +11,12 @@ from executor.ledger.wallet import ENTRY_TAG, HEAD_TAG
 from tests.support import key, mint, uuid
 
 
+@pytest.fixture
+def setup(sqlite_setup):
+    """On SQLite alone: these tests reach into the file."""
+    return sqlite_setup
+
+
 def rewrite(setup, change, *, rechain=True, head=None):
     """Apply `change` to each entry's JSON (None deletes it), then seal and chain everything anew."""
     setup.guard.close()

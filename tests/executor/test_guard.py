@@ -454,12 +454,12 @@ def test_every_decision_is_made_again_from_its_entry(setup):
         assert replay(entry, entries[entry.body["evidence"]["activation"] - 1]) == stored
 
 
-def test_the_signature_itself_is_nowhere_in_the_database(setup):
-    signed = setup.permit()
-    setup.guard.reserve_session_key(setup.wallet, uuid(1), key(1).wallet_address)
-    setup.guard.activate(signed)
-    setup.guard.close()
-    with sqlite3.connect(setup.path) as connection:
+def test_the_signature_itself_is_nowhere_in_the_database(sqlite_setup):
+    signed = sqlite_setup.permit()
+    sqlite_setup.guard.reserve_session_key(sqlite_setup.wallet, uuid(1), key(1).wallet_address)
+    sqlite_setup.guard.activate(signed)
+    sqlite_setup.guard.close()
+    with sqlite3.connect(sqlite_setup.path) as connection:
         dump = "\n".join(
             str(row) for table in ("entries", "heads") for row in connection.execute(f"SELECT * FROM {table}")
         )

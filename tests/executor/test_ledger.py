@@ -24,6 +24,12 @@ from permits.canonical import canonicalize
 from tests.support import Setup, key, uuid
 
 
+@pytest.fixture
+def setup(sqlite_setup):
+    """On SQLite alone: these tests reach into the file."""
+    return sqlite_setup
+
+
 def edit(setup, *statements):
     """Change the file as somebody would who has the database but not the key, and open it again."""
     setup.guard.close()

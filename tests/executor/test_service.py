@@ -15,7 +15,7 @@ from executor.errors import LedgerError
 from executor.service import bind, create_app
 from executor.service.server import _Server
 from executor.service.stream import Tailer
-from tests.support import Setup, key
+from tests.support import WALLET, Setup, key
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_heartbeats_are_comments(setup, url, monkeypatch):
     assert received.startswith(b"id: ")
 
 
-def test_stopping_the_server_ends_open_streams(setup):
+def test_stopping_the_server_ends_open_streams(tmp_path):
     """SIGTERM with a stream open ends the process: uvicorn alone would wait for ever."""
     script = (
         "import sys; from pathlib import Path\n"
@@ -159,10 +159,10 @@ def test_stopping_the_server_ends_open_streams(setup):
         "bound = bind('127.0.0.1', 0); print(bound.getsockname()[1], flush=True)\n"
         "serve(create_app(ledger), bound)\n"
     )
-    command = [sys.executable, "-c", script, str(setup.path.with_name("other.db"))]
+    command = [sys.executable, "-c", script, str(tmp_path / "ledger.db")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         port = int(process.stdout.readline())
-        url = f"http://127.0.0.1:{port}/api/agents/stream?walletAddress={setup.wallet}"
+        url = f"http://127.0.0.1:{port}/api/agents/stream?walletAddress={WALLET.wallet_address}"
         with httpx.Client(timeout=60) as client, client.stream("GET", url) as response:
             lines = response.iter_lines()
             assert next(lines).startswith("id: ")

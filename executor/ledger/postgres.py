@@ -1,0 +1,183 @@
+"""PostgreSQL: many processes, one database. The caps are exact across all of them.
+
+A user's row is made sure of in one statement, locked in the next (`SELECT ... FOR UPDATE` and nothing else), and all
+that the decision needs is read in later ones: at READ COMMITTED each of these sees what the holder of the lock before
+has committed. A halt of everything takes an advisory lock that every change shares, so that none is under way when it
+commits.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import BigInteger, bindparam, create_engine, event, func, select
+
+from executor.errors import LedgerError
+from executor.ledger import statements as sql
+from executor.ledger.schema import metadata
+from executor.ledger.statements import Cursor, Statement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import URL
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+__all__ = ["PostgresStore"]
+
+CONNECTIONS_MAX: Final = 16
+
+NEEDED: Final = {
+    "transaction_isolation": ("read committed",),
+    "synchronous_commit": ("on", "remote_apply"),  # a commit that was answered survives a crash
+    "fsync": ("on",),
+    "full_page_writes": ("on",),
+    "transaction_read_only": ("off",),
+    "in_hot_standby": ("off",),  # a primary
+}
+
+HALTS_LOCK: Final = 0x486F6C64
+"""The advisory lock of everything: shared by every change, held alone by a halt of everything."""
+CREATE_LOCK: Final = HALTS_LOCK + 1
+
+SHARE_LOCK: Final = Statement(select(func.pg_advisory_xact_lock_shared(bindparam("key", type_=BigInteger))))
+OWN_LOCK: Final = Statement(select(func.pg_advisory_xact_lock(bindparam("key", type_=BigInteger))))
+
+PASSING: Final = frozenset({"40001", "40P01", "57P01", "57P02", "57P03"})
+"""Serialization failure, deadlock, and a server that shuts down or starts (appendix A of the manual)."""
+
+
+class PostgresStore:
+    """A pool of connections to one PostgreSQL database."""
+
+    writers_max: Final = CONNECTIONS_MAX // 2
+    attempts_max: Final = 5
+
+    def __init__(self, url: URL, *, read_only: bool = False) -> None:
+        """Connect to `url`.
+
+        Raises:
+            LedgerError: it isn't a primary that keeps what it has committed.
+
+        """
+        self.name: Final = url.render_as_string(hide_password=True)
+        self.read_only: Final = read_only
+        self.engine = create_engine(
+            url,
+            paramstyle="format",
+            isolation_level="READ COMMITTED",
+            pool_size=CONNECTIONS_MAX,
+            max_overflow=0,
+            pool_pre_ping=False,
+        )
+        if not read_only:
+            event.listen(self.engine, "connect", _require_safe)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+    def create(self) -> None:
+        """Make the tables and triggers that aren't there yet; of two processes that begin at once, one waits."""
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({CREATE_LOCK})")
+            metadata.create_all(connection)
+            for statement in TRIGGERS:
+                connection.exec_driver_sql(statement)
+
+    @contextmanager
+    def writing(self) -> Iterator[Cursor]:
+        """Lend a cursor in a transaction; commit it at the end."""
+        connection = self.engine.raw_connection()
+        try:
+            yield Cursor(connection.cursor(), self.engine.dialect)
+            connection.commit()
+        except BaseException:
+            connection.invalidate()
+            raise
+        connection.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Cursor]:
+        """Lend a cursor in a transaction that sees one state of the database."""
+        connection = self.engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            yield Cursor(cursor, self.engine.dialect)
+        finally:
+            connection.close()
+
+    def now_ms(self, cursor: Cursor, _process_ms: int) -> int:
+        """Return the time of the database's host, as it is now and not when the transaction began."""
+        row = cursor.one(sql.READ_TIME)
+        if row is None:
+            raise LedgerError("the database told no time")
+        return int(row[0])
+
+    def is_passing(self, error: Exception) -> bool:
+        """Tell whether the same again may work: a lost connection (no SQLSTATE, or class 08), or one of PASSING."""
+        state = getattr(error, "sqlstate", None)
+        return state is None or state.startswith("08") or state in PASSING
+
+    def share_halts(self, cursor: Cursor) -> None:
+        """Keep halts of everything from coming in between."""
+        cursor.one(SHARE_LOCK, key=HALTS_LOCK)
+
+    def own_halts(self, cursor: Cursor) -> None:
+        """Wait for every change under way, and let none begin."""
+        cursor.one(OWN_LOCK, key=HALTS_LOCK)
+
+
+def _require_safe(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    for name, allowed in NEEDED.items():
+        cursor.execute(f"SHOW {name}")
+        found = cursor.fetchone()
+        if found is None or found[0] not in allowed:
+            raise LedgerError(f"PostgreSQL has {name} = {found and found[0]}, but {' or '.join(allowed)} is needed")
+    cursor.close()
+    connection.rollback()
+
+
+TRIGGERS: Final = (
+    """
+    CREATE OR REPLACE FUNCTION entries_are_only_appended() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION 'entries are only ever appended';
+    END $$
+    """,
+    """
+    CREATE OR REPLACE TRIGGER entries_refuse_change BEFORE UPDATE OR DELETE ON entries
+    FOR EACH ROW EXECUTE FUNCTION entries_are_only_appended()
+    """,
+    """
+    CREATE OR REPLACE TRIGGER entries_refuse_truncate BEFORE TRUNCATE ON entries
+    FOR EACH STATEMENT EXECUTE FUNCTION entries_are_only_appended()
+    """,
+    """
+    CREATE OR REPLACE FUNCTION attempts_keep_the_cap() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF NEW.attempt > 1 AND NOT EXISTS (
+            SELECT 1 FROM entries WHERE wallet = NEW.wallet AND attempt = NEW.attempt - 1
+        ) THEN
+            RAISE EXCEPTION 'the attempt before this one is missing';
+        END IF;
+        IF EXISTS (
+            SELECT 1 FROM entries
+            WHERE wallet = NEW.wallet AND attempt = NEW.attempt - (SELECT executions_per_24h FROM ledger)
+            AND at_ms > NEW.at_ms - 86400000
+        ) THEN
+            RAISE EXCEPTION 'the attempts of 24 hours use up the cap';
+        END IF;
+        RETURN NEW;
+    END $$
+    """,
+    """
+    CREATE OR REPLACE TRIGGER attempts_keep_the_cap BEFORE INSERT ON entries
+    FOR EACH ROW WHEN (NEW.attempt IS NOT NULL) EXECUTE FUNCTION attempts_keep_the_cap()
+    """,
+)
+"""Storage's own word against what only a bug or a stranger would write."""
