@@ -39,5 +39,5 @@ class FireRequest(Value):
     """The asset to buy, as the permit's whitelist spells it."""
     min_received: BaseUnits
     """The least that must come back in the same transaction, in base units of `buy`."""
-    intent_key: Annotated[str | None, Field(pattern="^[!-~]{1,64}$")] = None
+    intent_key: Annotated[str | None, Field(pattern="^[ -~]{1,64}$")] = None
     """What the fire is for, in the strategy's words: no other is made while an attempt for it is open or landed."""

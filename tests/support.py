@@ -116,6 +116,12 @@ class Setup:
         assert isinstance(bounds, Bounds), bounds
         return bounds
 
+    def sign(self, authorization, tx_signature="signature"):
+        """Record a signature for `authorization`; return the refusal, if there is one."""
+        return self.guard.mark_signed(
+            authorization, tx_signature=tx_signature, transaction_bytes=b"signed", last_valid_block_height=100
+        )
+
     def request(self, execution=1, *, agent=1, **fields) -> FireRequest:
         """Sell 100 USDC for at least 39.6 JTO (a fair 40), unless `fields` say otherwise."""
         return FireRequest(
