@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from executor.assets import Asset
-from executor.value import BaseUnits, Value
+if TYPE_CHECKING:
+    from executor.assets import Asset
 
 __all__ = ["Authorization"]
 
 
-class Authorization(Value):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authorization:
     """What the guard allowed, in the words of the chain. The signing gate signs exactly this and nothing else."""
 
     wallet: str
@@ -23,21 +23,21 @@ class Authorization(Value):
     session_pubkey: str
     """The key that signs, and owns both token accounts."""
     sell: Asset
-    sell_amount: BaseUnits
+    sell_amount: int
     """The most that may leave."""
     buy: Asset
-    min_received: BaseUnits
+    min_received: int
     """The least that must come back in the same transaction."""
     entry_hash: str
     """Hex of the chain hash of the entry that allowed it: the transaction's memo carries it."""
     expires_at_ms: int
     """From then on (exclusive) it can only be voided, Unix ms."""
-    claim: Annotated[str, Field(repr=False)]
+    claim: str = field(repr=False)
     """Proof that its holder is who the guard gave it to: the ledger keeps only its hash."""
 
-    def without_claim(self) -> Self:
+    def without_claim(self) -> Authorization:
         """Return what a rail may see of it: all but the right to use it."""
-        return self.model_copy(update={"claim": ""})
+        return replace(self, claim="")
 
     @property
     def memo(self) -> bytes:

@@ -9,23 +9,21 @@ its limit and what was found, so that nobody has to guess which clause said no.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field
-
-from executor.authorization import Authorization
 from executor.caps import is_expired, slot_free_at_ms, value_micro_usd
 from executor.halts import Halt
 from executor.lifecycle import AgentState
 from executor.limits import CLOCK_SKEW_MS
 from executor.reasons import Reason
-from executor.value import BigInt, Value
 from permits import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from executor.assets import Asset
+    from executor.authorization import Authorization
     from executor.bounds import Bounds
     from executor.limits import Limits
     from executor.prices.quote import Quote
@@ -34,54 +32,106 @@ if TYPE_CHECKING:
 __all__ = ["Allowed", "Check", "Decision", "Refused", "Usage", "decide", "read_decision", "trade_value_micro_usd"]
 
 
-class Usage(Value):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
     """What the ledger says of the agent and its user at the moment of the decision."""
 
-    agent_state: Annotated[AgentState, Field(strict=False)]
+    agent_state: AgentState
     active_agents: int
     """The user's active, unexpired agents, this one included."""
     attempt: int
     """The number that this attempt would have among the user's, from 1 without gaps."""
     window_attempt_at_ms: int | None = None
     """When the attempt `executions_per_24h` numbers back was authorized; None if there is none."""
-    halts: Annotated[tuple[Halt, ...], Field(strict=False)] = ()
+    halts: tuple[Halt, ...] = ()
     """Those that hold the agent: its own, its wallet's, and those of everything."""
     intent_held_by: str | None = None
     """The execution that the request's `intent_key` is under way or landed by; None if none."""
-    window_micro_usd: BigInt | None = None
+    window_micro_usd: int | None = None
     """What the user's attempts of the last 24 hours are worth; None where no limit asks."""
     window_room_at_ms: int | None = None
     """When enough of that will have left the window for this trade; None if it has room, or never will."""
     fired_at_ms: int | None = None
     """When the agent was last authorized; None if it never was, or no limit asks."""
 
+    def to_json_object(self) -> dict[str, Any]:
+        """Return its JSON form, as entries hold it."""
+        return _without_none(
+            agentState=self.agent_state,
+            activeAgents=self.active_agents,
+            attempt=self.attempt,
+            windowAttemptAtMs=self.window_attempt_at_ms,
+            halts=[halt.to_json_object() for halt in self.halts] or None,
+            intentHeldBy=self.intent_held_by,
+            windowMicroUsd=None if self.window_micro_usd is None else str(self.window_micro_usd),
+            windowRoomAtMs=self.window_room_at_ms,
+            firedAtMs=self.fired_at_ms,
+        )
 
-class Check(Value):
+    @classmethod
+    def from_json_object(cls, value: dict[str, Any]) -> Usage:
+        """Read back what `to_json_object` gave."""
+        window_micro_usd = value.get("windowMicroUsd")
+        return cls(
+            agent_state=AgentState(value["agentState"]),
+            active_agents=value["activeAgents"],
+            attempt=value["attempt"],
+            window_attempt_at_ms=value.get("windowAttemptAtMs"),
+            halts=tuple(Halt.from_json_object(halt) for halt in value.get("halts", ())),
+            intent_held_by=value.get("intentHeldBy"),
+            window_micro_usd=None if window_micro_usd is None else int(window_micro_usd),
+            window_room_at_ms=value.get("windowRoomAtMs"),
+            fired_at_ms=value.get("firedAtMs"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
     """One rule that said no: what it allows, and what it found."""
 
-    reason: Annotated[Reason, Field(strict=False)]
+    reason: Reason
     limit: str
     actual: str
     retry_at_ms: int | None = None
     """When time alone will have cured it, Unix ms; None if time won't."""
 
+    def to_json_object(self) -> dict[str, Any]:
+        """Return its JSON form, as entries hold it."""
+        return _without_none(reason=self.reason, limit=self.limit, actual=self.actual, retryAtMs=self.retry_at_ms)
 
-class Allowed(Value):
+    @classmethod
+    def from_json_object(cls, value: dict[str, Any]) -> Check:
+        """Read back what `to_json_object` gave."""
+        return cls(
+            reason=Reason(value["reason"]),
+            limit=value["limit"],
+            actual=value["actual"],
+            retry_at_ms=value.get("retryAtMs"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowed:
     """The fire may happen."""
 
-    outcome: Literal["allowed"] = "allowed"
-    value_micro_usd: BigInt
-    """What the trade counts for against the cap."""
-    authorization: Annotated[Authorization | None, Field(exclude=True)] = None
+    outcome: ClassVar[Literal["allowed"]] = "allowed"
+    value_micro_usd: int
+    """What the trade counts for against the caps."""
+    authorization: Authorization | None = None
     """The right to sign it. None from `decide` itself, and in a stored answer: whoever asked first holds it."""
 
+    def to_json_object(self) -> dict[str, Any]:
+        """Return its JSON form, as entries hold it: without the authorization."""
+        return {"outcome": "allowed", "valueMicroUsd": str(self.value_micro_usd)}
 
-class Refused(Value):
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
     """The fire may not happen."""
 
-    outcome: Literal["refused"] = "refused"
-    reason: Annotated[Reason, Field(strict=False)]
-    checks: Annotated[tuple[Check, ...], Field(strict=False)] = ()
+    outcome: ClassVar[Literal["refused"]] = "refused"
+    reason: Reason
+    checks: tuple[Check, ...] = ()
     """Every failing check, the decisive one first; empty where the evidence for checks was missing."""
     retry_at_ms: int | None = None
     """When time alone will have cured all of them, Unix ms; None if it won't."""
@@ -94,6 +144,15 @@ class Refused(Value):
         cured_by_time = len(cures) == len(ordered)
         return cls(reason=ordered[0].reason, checks=ordered, retry_at_ms=max(cures) if cured_by_time else None)
 
+    def to_json_object(self) -> dict[str, Any]:
+        """Return its JSON form, as entries hold it."""
+        checks = [check.to_json_object() for check in self.checks]
+        return _without_none(outcome="refused", reason=self.reason, checks=checks, retryAtMs=self.retry_at_ms)
+
+
+def _without_none(**members: object) -> dict[str, Any]:
+    return {name: member for name, member in members.items() if member is not None}
+
 
 Decision = Allowed | Refused
 
@@ -102,8 +161,13 @@ PRECEDENCE = {reason: place for place, reason in enumerate(Reason)}
 
 def read_decision(stored: dict[str, Any]) -> Decision:
     """Return the decision that `to_json_object` wrote."""
-    kind: type[Decision] = Allowed if stored["outcome"] == "allowed" else Refused
-    return kind.from_json_object(stored)
+    if stored["outcome"] == "allowed":
+        return Allowed(value_micro_usd=int(stored["valueMicroUsd"]))
+    return Refused(
+        reason=Reason(stored["reason"]),
+        checks=tuple(Check.from_json_object(check) for check in stored["checks"]),
+        retry_at_ms=stored.get("retryAtMs"),
+    )
 
 
 def decide(

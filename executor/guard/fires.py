@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from executor.assets import NATIVE_MINT
 from executor.authorization import Authorization
 from executor.caps import WINDOW_MS, count_unexpired, slot_free_at_ms
-from executor.decide import Refused, Usage, read_decision, trade_value_micro_usd
+from executor.decide import Allowed, Refused, Usage, read_decision, trade_value_micro_usd
 from executor.entries import Kind
 from executor.errors import IllegalTransition
 from executor.evidence import Evidence
@@ -70,21 +71,21 @@ def authorize(
     if isinstance(decision, Refused):
         _refuse(transaction, request, decision, body)
         return decision
-    appended = transaction.append(
+    head = transaction.head
+    moves: dict[str, Any] = {"notional_micro_usd": head.notional_micro_usd + decision.value_micro_usd}
+    if limits.min_interval_ms:
+        fired = head.active[request.agent_id]._replace(fired_at_ms=transaction.now_ms)
+        moves["active"] = {**head.active, request.agent_id: fired}
+    decided_entry = transaction.append(
         Kind.AUTHORIZED,
         request.agent_id,
-        {**body, "claimHash": claim_hash(claim), "worthBefore": str(transaction.head.notional_micro_usd)},
+        {**body, "claimHash": claim_hash(claim), "worthBefore": str(head.notional_micro_usd)},
+        moves,
         execution_id=request.execution_id,
         attempt=evidence.usage.attempt,
     )
-    active = transaction.head.active[request.agent_id]
-    fired = active._replace(fired_at_ms=transaction.now_ms) if limits.min_interval_ms else active
-    transaction.move_head(
-        notional_micro_usd=transaction.head.notional_micro_usd + decision.value_micro_usd,
-        active={**transaction.head.active, request.agent_id: fired},
-    )
-    authorization = _authorization(appended, evidence, bounds, limits, claim)
-    return decision.model_copy(update={"authorization": authorization})
+    authorization = _authorization(decided_entry, evidence, bounds, limits, claim)
+    return Allowed(value_micro_usd=decision.value_micro_usd, authorization=authorization)
 
 
 def explain(view: WalletView, request: FireRequest, prices: PriceSource, limits: Limits) -> Decision:
@@ -170,7 +171,8 @@ def require_genuine(view: WalletView, decided: SealedEntry, authorization: Autho
         raise IllegalTransition("the attempt was authorized to another caller")
     evidence = Evidence.from_json_object(decided.entry.body["evidence"])
     bounds = view.entry(evidence.activation).bounds
-    if authorization != _authorization(decided, evidence, bounds, limits, authorization.claim):
+    given = _authorization(decided, evidence, bounds, limits, authorization.claim)
+    if type(authorization) is not Authorization or authorization != given:
         raise IllegalTransition("the authorization is not the one that was given")
 
 
@@ -314,7 +316,7 @@ def _stored_answer(
         return decision
     evidence = Evidence.from_json_object(decided.entry.body["evidence"])
     bounds = view.entry(evidence.activation).bounds
-    return decision.model_copy(update={"authorization": _authorization(decided, evidence, bounds, limits, claim)})
+    return replace(decision, authorization=_authorization(decided, evidence, bounds, limits, claim))
 
 
 def _refuse(transaction: WalletTransaction, request: FireRequest, refused: Refused, body: dict[str, Any]) -> None:

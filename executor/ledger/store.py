@@ -14,6 +14,7 @@ import secrets
 import threading
 from collections import deque
 from contextlib import contextmanager
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
@@ -64,6 +65,7 @@ class Ledger:
         self._clock: Clock = clock or SystemClock()
         self._waiting: deque[_Change[Any]] = deque()
         self._writers = threading.Semaphore(store.writers_max)
+        self._some_ended = threading.Condition()
         self.epoch: Final = epoch
         """The ledger's id, in hex: no two ledgers share it, nor does a restored copy keep it."""
         self.limits: Final = limits
@@ -148,12 +150,16 @@ class Ledger:
             raise LedgerError("the ledger was opened read-only")
         self._waiting.extend(changes)
         for change in changes:
-            if not change.ended.is_set():
+            while not change.ended:
                 with self._writers:
-                    while not change.ended.is_set() and (taken := self._take()):
-                        self._commit(taken)
-                change.ended.wait()
+                    if self._waiting:
+                        self._commit(self._take())
+                with self._some_ended:  # another thread may have taken it along
+                    self._some_ended.wait_for(partial(self._is_settled, change))
         return changes
+
+    def _is_settled(self, change: _Change[Any]) -> bool:
+        return change.ended or bool(self._waiting)
 
     @contextmanager
     def view(self, wallet: str) -> Iterator[WalletView]:
@@ -201,21 +207,23 @@ class Ledger:
     def _commit(self, changes: list[_Change[Any]]) -> None:
         """Make `changes` in one transaction; if that fails, each in one of its own."""
         try:
-            with _told(self._store):
-                self._commit_together(changes)
+            self._commit_together(changes)
         except Exception as fault:  # noqa: BLE001 - told to whoever asked for the change
             if len(changes) > 1:
                 for change in changes:
                     self._commit([change])
                 return
-            changes[0].fault = fault.refused if isinstance(fault, _HalfDone) else fault
+            changes[0].fault = fault.refused if isinstance(fault, _HalfDone) else _told_of(self._store, fault)
         except BaseException:
             for change in changes:
                 change.fault = LedgerError("the change was interrupted")
             raise
         finally:
             for change in changes:
-                change.ended.set()
+                change.ended = True
+            if self._store.writers_max > 1:
+                with self._some_ended:
+                    self._some_ended.notify_all()
 
     def _commit_together(self, changes: list[_Change[Any]]) -> None:
         for attempt in range(1, self._store.attempts_max + 1):
@@ -297,7 +305,7 @@ class _Change(Generic[T]):
         self.wallet = wallet
         self._work = work
         self.create = create
-        self.ended = threading.Event()
+        self.ended = False
         self.fault: Exception | None = None
         self.outcome: T
 
@@ -352,11 +360,19 @@ def _told(store: Store) -> Iterator[None]:
     """Tell the driver's errors as ours."""
     try:
         yield
-    except _driver(store).IntegrityError as error:
-        # Unique keys are looked up under the lock first: a clash means that a row hid from that, or a bug of ours.
-        raise LedgerTampered(f"the database refuses what its rows allow: {error}") from None
     except (_driver(store).Error, SQLAlchemyError) as error:
-        raise LedgerError(f"`{store.name}` failed: {getattr(error, 'orig', None) or error}") from None
+        raise _told_of(store, error) from None
+
+
+def _told_of(store: Store, error: Exception) -> Exception:
+    """Return our error for the driver's; any other as it is."""
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, _driver(store).IntegrityError):
+        # Unique keys are looked up under the lock first: a clash means that a row hid from that, or a bug of ours.
+        return LedgerTampered(f"the database refuses what its rows allow: {cause}")
+    if isinstance(cause, (_driver(store).Error, SQLAlchemyError)):
+        return LedgerError(f"`{store.name}` failed: {cause}")
+    return error
 
 
 def _read_or_make(

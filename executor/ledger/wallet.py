@@ -248,8 +248,18 @@ class WalletTransaction(WalletView):
         self.again: Final = again
         """The same was tried before, and may have been committed although no answer came."""
 
-    def append(self, kind: Kind, agent_id: str | None, body: dict[str, Any], **fields: Any) -> SealedEntry:  # noqa: ANN401
-        """Append an entry, chained to the one before and sealed; `fields` are others of `Entry`."""
+    def append(
+        self,
+        kind: Kind,
+        agent_id: str | None,
+        body: dict[str, Any],
+        moves: dict[str, Any] | None = None,
+        **fields: Any,  # noqa: ANN401 - the types are those of Entry's fields
+    ) -> SealedEntry:
+        """Append an entry, chained to the one before and sealed.
+
+        `moves` is what else the head says from then on (see `move_head`); `fields` are the entry's others.
+        """
         head = self.head
         entry = Entry(
             wallet=head.wallet, seq=head.seq + 1, kind=kind, at_ms=self.now_ms, agent_id=agent_id, body=body, **fields
@@ -268,7 +278,7 @@ class WalletTransaction(WalletView):
             mac=seal.mac,
             **index_of(entry),
         )
-        moved: dict[str, Any] = {"seq": entry.seq, "hash": chain_hash}
+        moved: dict[str, Any] = {"seq": entry.seq, "hash": chain_hash, **(moves or {})}
         if entry.attempt is not None:
             moved |= {"attempts": entry.attempt, "open_attempts": head.open_attempts + 1}
         elif kind in ENDS:

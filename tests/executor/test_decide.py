@@ -1,5 +1,7 @@
 """The decision as a table: one rule broken at a time, both sides of each edge."""
 
+from dataclasses import replace
+
 import pytest
 
 from executor.bounds import Bounds
@@ -38,7 +40,7 @@ USAGE = Usage(agent_state=AgentState.ACTIVE, active_agents=1, attempt=1)
 
 
 def ask(setup_request, *, quotes=QUOTES, now_ms=T0, limits=None, held=None, **usage):
-    found = USAGE.model_copy(update=usage)
+    found = replace(USAGE, **usage)
     return decide(held or bounds(), setup_request, found, quotes, limits or Limits(), now_ms)
 
 

@@ -3,6 +3,7 @@
 import copy
 import sqlite3
 import threading
+from dataclasses import replace
 
 import pytest
 from pydantic import ValidationError
@@ -206,7 +207,7 @@ def test_a_fire_is_authorized_once(setup):
     first = setup.guard.authorize(setup.request())
     assert first.authorization.attempt == 1
     again = setup.guard.authorize(setup.request())
-    assert again == first.model_copy(update={"authorization": None})
+    assert again == replace(first, authorization=None)
     assert len(setup.guard.entries(setup.wallet)) == 3
 
 
@@ -390,7 +391,7 @@ def test_only_the_claims_holder_may_sign(setup):
     setup.activate()
     authorization = setup.guard.authorize(setup.request()).authorization
     with pytest.raises(IllegalTransition):
-        sign(setup, authorization.model_copy(update={"claim": "00" * 16}))
+        sign(setup, replace(authorization, claim="00" * 16))
     assert state(setup, setup.request()) is AttemptState.AUTHORIZED
     assert authorization.claim not in repr(authorization)
 
@@ -472,6 +473,6 @@ def test_it_goes_on_after_a_restart(setup):
     request = setup.request()
     first = setup.guard.authorize(request)
     setup.reopen()
-    assert setup.guard.authorize(request) == first.model_copy(update={"authorization": None})
+    assert setup.guard.authorize(request) == replace(first, authorization=None)
     assert sign(setup, first.authorization) is None
     assert setup.guard.authorize(setup.request(2)).authorization.attempt == 2
