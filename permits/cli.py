@@ -25,7 +25,7 @@ from permits.errors import PermitError
 from permits.explain import describe, warnings
 from permits.many import verify_many
 from permits.model import Permit, SignedPermit, utc_ms
-from permits.schema import PERMIT_SCHEMA, SIGNED_PERMIT_SCHEMA
+from permits.schema import SCHEMAS
 from permits.signing import LocalSigner, SignerError, draft, issue
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     inspecting.add_argument("--json", action="store_true", help="a JSON object for each permit")
     inspecting.set_defaults(run=_inspect)
 
-    schema = commands.add_parser("schema", help="print the JSON Schema of a permit, or of a signed one")
-    schema.add_argument("document", choices=["permit", "signed-permit"])
+    schema = commands.add_parser("schema", help="print the JSON Schema of a document")
+    schema.add_argument("document", choices=SCHEMAS)
     schema.set_defaults(run=_schema)
 
     vectors = commands.add_parser("vectors", help="golden vectors").add_subparsers(required=True, metavar="COMMAND")
@@ -200,8 +200,7 @@ def _read_either(data: bytes) -> tuple[Permit, str | None]:
 
 
 def _schema(arguments: argparse.Namespace) -> int:
-    schema = PERMIT_SCHEMA if arguments.document == "permit" else SIGNED_PERMIT_SCHEMA
-    print(json.dumps(schema, indent=2))
+    print(json.dumps(SCHEMAS[arguments.document], indent=2))
     return 0
 
 

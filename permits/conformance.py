@@ -8,6 +8,7 @@ that its answer repeats. The operations, with bytes always as lowercase hex:
 | canonicalize | input: a permit's JSON | ok, canonical; or error |
 | verify_signature | public_key, message, signature | ok |
 | verify_permit | input: a signed permit's JSON; now: Unix ms or null; envelopes, else all | ok, permit_id; or error |
+| verify_revocation | input: a signed revocation's JSON; envelopes, else all | ok, wallet (base58), nonce; or error |
 
 `error` is a code of `permits.errors.Code`. The golden vectors are such requests, each with its expected answer.
 
@@ -28,6 +29,7 @@ from permits import keys
 from permits.envelopes import ENVELOPES
 from permits.errors import PermitError
 from permits.model import Permit
+from permits.revocation import verify_revocation
 from permits.verification import verify
 
 if TYPE_CHECKING:
@@ -80,10 +82,18 @@ def _verify_permit(request: Request) -> Answer:
     return {"ok": True, "permit_id": verified.permit_id}
 
 
+def _verify_revocation(request: Request) -> Answer:
+    wallet, revocation = verify_revocation(
+        bytes.fromhex(request["input"]), envelopes=request.get("envelopes", ENVELOPES)
+    )
+    return {"ok": True, "wallet": wallet, "nonce": revocation.nonce}
+
+
 OPERATIONS: Final[dict[str, Callable[[Request], Answer]]] = {
     "canonicalize": _canonicalize,
     "verify_signature": _verify_signature,
     "verify_permit": _verify_permit,
+    "verify_revocation": _verify_revocation,
 }
 
 

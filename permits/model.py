@@ -185,11 +185,7 @@ class SignedPermit(Claim):
     @classmethod
     def from_json_object(cls, value: object) -> SignedPermit:
         """Read it from a decoded JSON object. Raises SchemaError as `from_json` does."""
-        signed = json_object(None, value)
-        documents = [(signed, TRANSPORT_KEYS, OPTIONAL_KEYS)]
-        if "permit" in signed:
-            documents.append((json_object("permit", signed["permit"]), PERMIT_KEYS, ()))
-        check_keys(*documents)
+        signed = read_transport("permit", PERMIT_KEYS, value)
         return made(SignedPermit, permit=_read_permit(signed["permit"]), **read_claim(signed))
 
     def to_json_object(self) -> dict[str, Any]:
@@ -213,7 +209,7 @@ PERMIT_KEYS: Final[tuple[str, ...]] = (
     "issuedAt",
     "nonce",
 )
-TRANSPORT_KEYS: Final[tuple[str, ...]] = ("permit", "walletAddress", "signature")
+CLAIM_KEYS: Final[tuple[str, ...]] = ("walletAddress", "signature")
 OPTIONAL_KEYS: Final[tuple[str, ...]] = ("envelope",)
 
 
@@ -233,6 +229,19 @@ def check_keys(*documents: tuple[dict[str, Any], tuple[str, ...], tuple[str, ...
         for key in document:
             if key not in required and key not in optional:
                 raise SchemaError(Code.SCHEMA_UNKNOWN_KEY, key, None, "is not a key of this document")
+
+
+def read_transport(name: str, document_keys: tuple[str, ...], value: object) -> dict[str, Any]:
+    """Return `value`, what travels: at `name` a document of `document_keys`, and a claim. Raises SchemaError.
+
+    Only the shape is checked, of both objects at once: that they are objects, then missing keys, then unknown ones.
+    """
+    signed = json_object(None, value)
+    documents = [(signed, (name, *CLAIM_KEYS), OPTIONAL_KEYS)]
+    if name in signed:
+        documents.append((json_object(name, signed[name]), document_keys, ()))
+    check_keys(*documents)
+    return signed
 
 
 def _read_permit(document: dict[str, Any]) -> Permit:
@@ -365,8 +374,8 @@ RULES: Final = {
     ),
     "expiresAt": (Code.SCHEMA_EXPIRES_AT, "must be a real date as YYYY-MM-DDTHH:MM:SSZ, with .mmm at most"),
     "issuedAt": (Code.SCHEMA_ISSUED_AT, "must be a real date as YYYY-MM-DDTHH:MM:SSZ, with .mmm at most"),
-    "revokedAt": (Code.SCHEMA_REVOKED_AT, "must be a real date as YYYY-MM-DDTHH:MM:SSZ, with .mmm at most"),
     "nonce": (Code.SCHEMA_NONCE, "must be 32 to 128 lowercase hex digits, an even number"),
+    "revokedAt": (Code.SCHEMA_REVOKED_AT, "must be a real date as YYYY-MM-DDTHH:MM:SSZ, with .mmm at most"),
     "walletAddress": (Code.SCHEMA_WALLET_ADDRESS, "must be base58 of 32 bytes"),
     "signature": (Code.SCHEMA_SIGNATURE, "must be base58 of 64 bytes"),
     "envelope": (Code.SCHEMA_ENVELOPE, "must be raw, offchain-v0 or offchain-v1"),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from permits import keys
 from permits.canonical import parse
 from permits.envelopes import Envelope, enclose
-from permits.model import Claim, check_keys, json_object, made, read_claim, read_nonce, read_time
+from permits.model import Claim, check_keys, json_object, made, read_claim, read_nonce, read_time, read_transport
 from permits.verification import RAW_ONLY, check_signature, check_wallet
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Revocation", "SignedRevocation", "revoke", "verify_revocation"]
 
 REVOCATION_KEYS: Final[tuple[str, ...]] = ("nonce", "revokedAt")
-TRANSPORT_KEYS: Final[tuple[str, ...]] = ("revocation", "walletAddress", "signature")
-OPTIONAL_KEYS: Final[tuple[str, ...]] = ("envelope",)
 
 
 @dataclass(frozen=True, init=False)
@@ -48,8 +46,9 @@ class Revocation:
         """Read it from a decoded JSON object. Raises SchemaError, the first broken rule."""
         document = json_object("revocation", value)
         check_keys((document, REVOCATION_KEYS, ()))
+        nonce = read_nonce(document["nonce"])
         revoked_at, _ = read_time("revokedAt", document["revokedAt"])
-        return made(Revocation, nonce=read_nonce(document["nonce"]), revoked_at=revoked_at)
+        return made(Revocation, nonce=nonce, revoked_at=revoked_at)
 
     def to_json_object(self) -> dict[str, Any]:
         """Return its keys and values as they travel."""
@@ -74,10 +73,9 @@ class SignedRevocation(Claim):
     @classmethod
     def from_json_object(cls, value: object) -> SignedRevocation:
         """Read it from a decoded JSON object. Raises SchemaError, the first broken rule."""
-        document = json_object(None, value)
-        check_keys((document, TRANSPORT_KEYS, OPTIONAL_KEYS))
-        revocation = Revocation.from_json_object(document["revocation"])
-        return made(SignedRevocation, revocation=revocation, **read_claim(document))
+        signed = read_transport("revocation", REVOCATION_KEYS, value)
+        revocation = Revocation.from_json_object(signed["revocation"])
+        return made(SignedRevocation, revocation=revocation, **read_claim(signed))
 
     def to_json_object(self) -> dict[str, Any]:
         """Return its keys and values as they travel."""

@@ -1,4 +1,4 @@
-"""The JSON Schemas (2020-12) of a permit and of a signed one, for editors, forms and other languages.
+"""The JSON Schemas (2020-12) of a permit, a signed one and a signed revocation, for editors, forms and other languages.
 
 They say what a schema can. That a date is real, base58 spells 32 bytes, and time runs forward, only a reader checks.
 """
@@ -19,7 +19,7 @@ from permits.model import (
     WHITELIST_ASSETS_MAX,
 )
 
-__all__ = ["PERMIT_SCHEMA", "SIGNED_PERMIT_SCHEMA"]
+__all__ = ["SCHEMAS"]
 
 
 def _text(pattern: str, description: str) -> dict[str, Any]:
@@ -35,6 +35,22 @@ def _object(title: str, properties: dict[str, Any]) -> dict[str, Any]:
         "required": [key for key in properties if key not in OPTIONAL_KEYS],
         "additionalProperties": False,
     }
+
+
+def _signed(title: str, name: str, document: dict[str, Any]) -> dict[str, Any]:
+    return _object(
+        title,
+        {
+            name: document,
+            "walletAddress": _text(KEY_PATTERN, "the signer: base58 of 32 bytes"),
+            "signature": _text(SIGNATURE_PATTERN, f"base58 of 64 bytes, over the canonical {name} in the envelope"),
+            "envelope": {"enum": list(ENVELOPES), "default": "raw", "description": "what the wallet signed"},
+        },
+    )
+
+
+def _nonce(description: str) -> dict[str, Any]:
+    return _text(f"(?=(..)*$){NONCE_PATTERN}", description)
 
 
 _PERMIT: Final = _object(
@@ -58,19 +74,23 @@ _PERMIT: Final = _object(
         },
         "expiresAt": _text(TIMESTAMP_PATTERN, "the first instant at which the permit no longer holds"),
         "issuedAt": _text(TIMESTAMP_PATTERN, "the first instant at which it holds; before expiresAt"),
-        "nonce": _text(f"(?=(..)*$){NONCE_PATTERN}", "what sets two permits of the same bounds apart"),
+        "nonce": _nonce("what sets two permits of the same bounds apart"),
     },
 )
-_DIALECT: Final = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-
-PERMIT_SCHEMA: Final = _DIALECT | _PERMIT
-
-SIGNED_PERMIT_SCHEMA: Final = _DIALECT | _object(
-    "SignedPermit",
+_REVOCATION: Final = _object(
+    "Revocation",
     {
-        "permit": _PERMIT,
-        "walletAddress": _text(KEY_PATTERN, "the signer: base58 of 32 bytes"),
-        "signature": _text(SIGNATURE_PATTERN, "base58 of 64 bytes, over the canonical permit in the envelope"),
-        "envelope": {"enum": list(ENVELOPES), "default": "raw", "description": "what the wallet signed"},
+        "nonce": _nonce("the permit's, which no permit may use from then on"),
+        "revokedAt": _text(TIMESTAMP_PATTERN, "when the user decided so"),
     },
 )
+
+SCHEMAS: Final[dict[str, dict[str, Any]]] = {
+    name: {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    for name, schema in {
+        "permit": _PERMIT,
+        "signed-permit": _signed("SignedPermit", "permit", _PERMIT),
+        "signed-revocation": _signed("SignedRevocation", "revocation", _REVOCATION),
+    }.items()
+}
+"""The schema of each document, by the name that `permits schema` knows it by."""

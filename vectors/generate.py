@@ -109,7 +109,7 @@ def base58(data):
     return "1" * (len(data) - len(data.lstrip(b"\0"))) + text
 
 
-# Permits
+# Permits and revocations
 
 WALLET, SESSION, OTHER = Key("wallet"), Key("session"), Key("another wallet")
 ISSUED, EXPIRES = "2026-05-02T12:00:00Z", "2026-08-01T00:00:00Z"
@@ -124,6 +124,8 @@ PERMIT = {
     "issuedAt": ISSUED,
     "nonce": "a1b2c3d4e5f60718293a4b5c6d7e8f90",
 }
+REVOKED = "2026-05-03T09:30:00Z"
+REVOCATION = {"nonce": PERMIT["nonce"], "revokedAt": REVOKED}
 MINTS = [base58(hashlib.sha256(b"mint %d" % number).digest()) for number in range(51)]
 RANDOM = random.Random("holdfire vectors")
 
@@ -147,9 +149,22 @@ def enclosed(envelope, wallet, text):
 
 def signed(permit=PERMIT, key=WALLET, envelope="raw", **changes):
     """Return the transport of a signed permit, with `changes` made to it afterwards."""
-    signature = key.sign(enclosed(envelope, key.public, canonical(permit)))
-    document = {"permit": permit, "walletAddress": key.address, "signature": base58(signature)}
-    return {**document, **({} if envelope == "raw" else {"envelope": envelope}), **changes}
+    return {"permit": permit, **claim(permit, key, envelope), **changes}
+
+
+def revoked(revocation=REVOCATION, key=WALLET, envelope="raw", **changes):
+    """Return the transport of a signed revocation, with `changes` made to it afterwards."""
+    return {"revocation": revocation, **claim(revocation, key, envelope), **changes}
+
+
+def claim(document, key, envelope):
+    signature = key.sign(enclosed(envelope, key.public, canonical(document)))
+    named = {} if envelope == "raw" else {"envelope": envelope}
+    return {"walletAddress": key.address, "signature": base58(signature), **named}
+
+
+def without(document, *names):
+    return {name: value for name, value in document.items() if name not in names}
 
 
 def text_of(document):
@@ -184,6 +199,17 @@ def verifies(file, name, comment, document, outcome, *flags, now=NOW, envelopes=
         request["envelopes"] = envelopes
     expected = refusal(outcome) if isinstance(outcome, str) else {"ok": True, "permit_id": permit_id(*outcome)}
     vector(file, name, comment, request, expected, *flags)
+
+
+def revokes(name, comment, document, outcome, *flags, envelopes=None):
+    """`document` (transport, or its bytes) revokes the nonce `outcome` of (wallet, nonce), or is refused."""
+    data = document if isinstance(document, bytes) else text_of(document)
+    request = {"op": "verify_revocation", "input": data.hex()}
+    if envelopes is not None:
+        request["envelopes"] = envelopes
+    good = not isinstance(outcome, str)
+    expected = {"ok": True, "wallet": outcome[0], "nonce": outcome[1]} if good else refusal(outcome)
+    vector("revocations", name, comment, request, expected, *flags)
 
 
 def signs(name, comment, public_key, message, signature, ok, *flags):
@@ -315,8 +341,7 @@ def make_encoding():
 def make_schema():
     file = "schema"
     for name in PERMIT:
-        without = {key: value for key, value in PERMIT.items() if key != name}
-        spells(file, f"missing-{name}", f"no {name}", text_of(without), "SCHEMA_MISSING_KEY")
+        spells(file, f"missing-{name}", f"no {name}", text_of(without(PERMIT, name)), "SCHEMA_MISSING_KEY")
     for name in ("admin", "agentid", "AgentId", "agent_id", "", "agentId ", "__proto__", "constructor", "maxAmount"):
         extra = {**PERMIT, name: 1}
         spells(file, f"unknown-{name or 'empty'}", f"the key {name!r} besides", text_of(extra), "SCHEMA_UNKNOWN_KEY")
@@ -371,16 +396,16 @@ def make_schema():
         broken = {**PERMIT, "agentId": value}
         spells(file, f"agentId-upper-{place}", f"agentId is {value}", text_of(broken), "SCHEMA_AGENT_ID", "agentId")
     bad_id = {**PERMIT, "agentId": ""}
-    without = {key: value for key, value in bad_id.items() if key != "nonce"}
+    bad_and_short = without(bad_id, "nonce")
     for name, comment, document, code in (
-        ("missing-before-unknown", "no nonce, and an unknown key", {**without, "a": 1}, "SCHEMA_MISSING_KEY"),
-        ("missing-before-rule", "no nonce, and no agentId's form", without, "SCHEMA_MISSING_KEY"),
+        ("missing-before-unknown", "no nonce, and an unknown key", {**bad_and_short, "a": 1}, "SCHEMA_MISSING_KEY"),
+        ("missing-before-rule", "no nonce, and no agentId's form", bad_and_short, "SCHEMA_MISSING_KEY"),
         ("unknown-before-rule", "an unknown key, and no agentId's form", {**bad_id, "a": 1}, "SCHEMA_UNKNOWN_KEY"),
         ("first-rule", "no agentId's and no nonce's form", {**bad_id, "nonce": ""}, "SCHEMA_AGENT_ID"),
         (
             "first-rule-whatever-stands-first",
             "the same, nonce first",
-            {"nonce": "", **without},
+            {"nonce": "", **bad_and_short},
             "SCHEMA_AGENT_ID",
         ),
         (
@@ -432,8 +457,7 @@ def make_transport():
     verifies(file, "explicit-raw", "the envelope raw, spelled out", {**good, "envelope": "raw"}, GOOD)
     verifies(file, "other-key-order", "keys in another order", dict(reversed(good.items())), GOOD)
     for name in good:
-        without = {key: value for key, value in good.items() if key != name}
-        verifies(file, f"missing-{name}", f"no {name}", without, "SCHEMA_MISSING_KEY")
+        verifies(file, f"missing-{name}", f"no {name}", without(good, name), "SCHEMA_MISSING_KEY")
     for name in ("admin", "wallet", "publicKey", "permitId"):
         verifies(file, f"unknown-{name}", f"the key {name} besides", {**good, name: 1}, "SCHEMA_UNKNOWN_KEY")
     verifies(file, "bare-permit", "the permit without transport", PERMIT, "SCHEMA_MISSING_KEY")
@@ -905,6 +929,93 @@ def make_time():
     verifies(file, "a-day-later", "the next day", good, GOOD, now=ISSUED_MS + day)
 
 
+def make_revocations():
+    file, good, outcome = "revocations", revoked(), (WALLET.address, REVOCATION["nonce"])
+    everything = ["raw", "offchain-v0", "offchain-v1"]
+    for envelope in everything:
+        document = revoked(envelope=envelope)
+        others = [each for each in everything if each != envelope]
+        refused = "SIGNATURE_ENVELOPE_NOT_ALLOWED"
+        revokes(f"good-{envelope}", "signed so, and said so", document, outcome)
+        revokes(f"others-{envelope}", "only others are allowed", document, refused, envelopes=others)
+    reordered = {**dict(reversed(good.items())), "revocation": dict(reversed(REVOCATION.items()))}
+    revokes("explicit-raw", "the envelope raw, spelled out", {**good, "envelope": "raw"}, outcome)
+    revokes("other-key-order", "keys in another order", reordered, outcome)
+    revokes("of-other", "the same nonce, of another wallet", revoked(key=OTHER), (OTHER.address, REVOCATION["nonce"]))
+    for name, change in (
+        ("nonce-32", {"nonce": "0" * 32}),
+        ("nonce-128", {"nonce": "0" * 128}),
+        ("milliseconds", {"revokedAt": "2026-05-03T09:30:00.000Z"}),
+        ("leap-day", {"revokedAt": "2028-02-29T23:59:59Z"}),
+        ("last-instant", {"revokedAt": "9999-12-31T23:59:59.999Z"}),
+    ):
+        revocation = {**REVOCATION, **change}
+        spent = (WALLET.address, revocation["nonce"])
+        revokes(f"edge-{name}", "the inner side of an edge", revoked(revocation), spent, "edge")
+    for field, code, values in (
+        ("nonce", "SCHEMA_NONCE", ["a" * 30, "a" * 33, "a" * 130, "A" * 32, None]),
+        ("revokedAt", "SCHEMA_REVOKED_AT",
+         ["2026-05-03", "2026-05-03T09:30:00+00:00", "2026-05-03T09:30:00.1Z", "2026-02-29T00:00:00Z", "2026-05-03T24:00:00Z",
+          "0000-01-01T00:00:00Z", None]),
+    ):  # fmt: skip
+        for number, value in enumerate(values):
+            document = revoked({**REVOCATION, field: value})
+            revokes(f"{field}-{number}", f"{field} is {_shown(value)}", document, code, field)
+    for field, code, value in (
+        ("walletAddress", "SCHEMA_WALLET_ADDRESS", None),
+        ("signature", "SCHEMA_SIGNATURE", base58(b"\xff" * 63)),
+        ("envelope", "SCHEMA_ENVELOPE", "offchain-v2"),
+    ):
+        revokes(f"{field}-form", f"{field} is {_shown(value)}", {**good, field: value}, code, field)
+    for name in good:
+        revokes(f"missing-{name}", f"no {name}", without(good, name), "SCHEMA_MISSING_KEY")
+    for name in REVOCATION:
+        revokes(f"missing-{name}", f"no {name}", revoked(without(REVOCATION, name)), "SCHEMA_MISSING_KEY")
+    unsigned, nobody = without(good, "signature"), {"walletAddress": "1" * 32}
+    inside = text_of(good).replace(b'"nonce"', b'"nonce": "", "nonce"')
+    outside = text_of(good).replace(b'"walletAddress"', b'"walletAddress": "", "walletAddress"')
+    unsorted = json.dumps(dict(reversed(REVOCATION.items())), separators=(",", ":")).encode()
+    for name, comment, document, code, *flags in (
+        ("unknown-inside", "a key besides in the revocation", revoked({**REVOCATION, "reason": ""}), "SCHEMA_UNKNOWN_KEY"),
+        ("unknown-outside", "a key besides in the transport", {**good, "reason": ""}, "SCHEMA_UNKNOWN_KEY"),
+        ("document-array", "the document is an array", [good], "SCHEMA_NOT_AN_OBJECT"),
+        ("revocation-null", "the revocation is a null", {**good, "revocation": None}, "SCHEMA_NOT_AN_OBJECT"),
+        ("revocation-string", "the revocation is a string", {**good, "revocation": json.dumps(REVOCATION)}, "SCHEMA_NOT_AN_OBJECT"),
+        ("duplicate-inside", "a key of the revocation twice", inside, "JSON_DUPLICATE_KEY"),
+        ("duplicate-outside", "a key of the transport twice", outside, "JSON_DUPLICATE_KEY"),
+        ("bare", "the revocation without transport", REVOCATION, "SCHEMA_MISSING_KEY"),
+        ("permit", "a signed permit", signed(), "SCHEMA_MISSING_KEY"),
+        ("permit-besides", "a permit besides", {**good, "permit": PERMIT}, "SCHEMA_UNKNOWN_KEY"),
+        ("permit-inside", "a signed permit, called a revocation", revoked(PERMIT), "SCHEMA_MISSING_KEY"),
+        ("signed-permit", "signed over the permit of this nonce", revoked(signature=signed()["signature"]), "SIGNATURE_INVALID"),
+        ("changed-nonce", "nonce was changed after signing", {**good, "revocation": {**REVOCATION, "nonce": "b" * 32}}, "SIGNATURE_INVALID"),
+        ("changed-revokedAt", "revokedAt was changed after signing", {**good, "revocation": {**REVOCATION, "revokedAt": ISSUED}}, "SIGNATURE_INVALID"),
+        ("raw-as-offchain-v0", "signed raw, said offchain-v0", {**good, "envelope": "offchain-v0"}, "SIGNATURE_INVALID"),
+        ("raw-as-offchain-v1", "signed raw, said offchain-v1", {**good, "envelope": "offchain-v1"}, "SIGNATURE_INVALID"),
+        ("raw-unsorted", "signed with its keys unsorted", revoked(signature=base58(WALLET.sign(unsorted))), "SIGNATURE_INVALID"),
+        ("wallet-other", "another wallet than the one that signed", revoked(walletAddress=OTHER.address), "SIGNATURE_INVALID"),
+        ("wallet-small", "for this address a lax verifier takes this signature over anything", revoked(**nobody, signature=base58(pack(IDENTITY) + bytes(32))), "KEY_WALLET_ORDER", "small-order"),
+        ("wallet-mixed", "signed for, but not of prime order", revoked(key=Key("wallet", twist=ORDER_8)), "KEY_WALLET_ORDER", "mixed-order"),
+        ("wallet-unreduced", "y = p + 2", revoked(walletAddress=base58((P + 2).to_bytes(32, "little"))), "KEY_WALLET_ENCODING"),
+        ("order-object-before-missing", "the revocation is no object, and there is no signature", {**unsigned, "revocation": 1}, "SCHEMA_NOT_AN_OBJECT", "order"),
+        ("order-outer-missing-before-inner-unknown", "no signature, and an unknown key in the revocation", {**unsigned, "revocation": {**REVOCATION, "a": 1}}, "SCHEMA_MISSING_KEY", "order"),
+        ("order-inner-missing-before-outer-unknown", "no nonce, and an unknown key in the transport", {**revoked(without(REVOCATION, "nonce")), "a": 1}, "SCHEMA_MISSING_KEY", "order"),
+        ("order-unknown-before-rule", "an unknown key, and no nonce's form", {**revoked({**REVOCATION, "nonce": ""}), "a": 1}, "SCHEMA_UNKNOWN_KEY", "order"),
+        ("order-nonce-before-time", "no time, and no nonce's form", revoked({"revokedAt": "", "nonce": ""}), "SCHEMA_NONCE", "order"),
+        ("order-time-before-transport", "no time, and no wallet's form", revoked({**REVOCATION, "revokedAt": ""}, walletAddress=""), "SCHEMA_REVOKED_AT", "order"),
+        ("order-schema-before-key", "a wallet of small order, and no envelope", {**good, **nobody, "envelope": ""}, "SCHEMA_ENVELOPE", "order"),
+        ("order-key-before-signature", "a wallet of small order, which didn't sign", {**good, **nobody}, "KEY_WALLET_ORDER", "order"),
+    ):  # fmt: skip
+        revokes(name, comment, document, code, *flags)
+    another, comment = revoked(walletAddress=OTHER.address), "another's signature in an envelope that isn't allowed"
+    refused, only = "SIGNATURE_ENVELOPE_NOT_ALLOWED", ["offchain-v0"]
+    revokes("order-envelope-before-signature", comment, another, refused, "order", envelopes=only)
+    verifies(file, "as-permit", "a revocation where a permit belongs", good, "SCHEMA_MISSING_KEY")
+    verifies(file, "as-permit-inside", "a revocation, called a permit", signed(REVOCATION), "SCHEMA_MISSING_KEY")
+    crossed = signed(signature=good["signature"])
+    verifies(file, "signed-revocation", "a permit, signed over its revocation", crossed, "SIGNATURE_INVALID")
+
+
 def main():
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
     for make in (
@@ -916,6 +1027,7 @@ def main():
         make_ed25519,
         make_envelopes,
         make_time,
+        make_revocations,
     ):
         make()
     for file, vectors in FILES.items():

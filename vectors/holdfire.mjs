@@ -1,5 +1,5 @@
 /**
- * Holdfire permits in JavaScript: issue and verify them, in browsers (secure contexts) and Node 20 or newer.
+ * Holdfire permits in JavaScript: issue, verify and revoke them, in browsers (secure contexts) and Node 20 or newer.
  *
  * One file and no dependency beyond the platform's own crypto, to be copied into a web front end. It is an
  * implementation of its own, written from docs/reference/permit.md, and shares nothing with the Python package but the
@@ -7,6 +7,7 @@
  *
  *     const signed = await issue(permit, wallet);            // wallet: {publicKey: Uint8Array, signMessage(bytes)}
  *     const {permitId, permit} = await verify(JSON.stringify(signed), {now: Date.now()});
+ *     const revoked = await revoke({nonce: permit.nonce, revokedAt: new Date().toISOString()}, wallet);
  */
 
 /** A refusal: `code` is one of the codes of the specification, stable for ever. */
@@ -21,7 +22,7 @@ const refuseIf = (condition, code, detail) => {
   if (condition) throw new PermitError(code, detail);
 };
 
-// Issue and verify
+// Issue, verify and revoke
 
 export const ENVELOPES = ["raw", "offchain-v0", "offchain-v1"];
 const LIFETIME_MS_MAX = 366 * 86_400_000;
@@ -34,11 +35,7 @@ const INPUT_BYTES_MAX = 16_384;
  * @returns {Promise<object>} the signed permit as it travels
  */
 export async function issue(permit, wallet) {
-  const message = canonicalize(JSON.stringify(permit));
-  const publicKey = wallet.publicKey.toBytes?.() ?? wallet.publicKey;
-  const answer = await wallet.signMessage(message);
-  const signature = answer.signature ?? answer;
-  const signed = { permit, walletAddress: encodeBase58(publicKey), signature: encodeBase58(signature) };
+  const signed = { permit, ...(await sign(canonicalize(JSON.stringify(permit)), wallet)) };
   await verify(JSON.stringify(signed));
   return signed;
 }
@@ -51,31 +48,13 @@ export async function issue(permit, wallet) {
  * @returns {Promise<{permitId: string, permit: object, wallet: string, envelope: string}>}
  */
 export async function verify(input, { now = null, envelopes = ["raw"], wallet } = {}) {
-  const document = parseJson(input);
-  refuseIf(!(document instanceof Map), "SCHEMA_NOT_AN_OBJECT");
-  const inner = document.get("permit");
-  refuseIf(document.has("permit") && !(inner instanceof Map), "SCHEMA_NOT_AN_OBJECT", "permit");
-  checkKeys([document, TRANSPORT_KEYS, ["envelope"]], ...(inner ? [[inner, Object.keys(FIELDS), []]] : []));
-  const permit = readPermit(inner);
-  const address = document.get("walletAddress");
-  const signer = typeof address === "string" ? decodeBase58(address, 32) : null;
-  refuseIf(!signer, "SCHEMA_WALLET_ADDRESS");
-  const signature = typeof document.get("signature") === "string" ? decodeBase58(document.get("signature"), 64) : null;
-  refuseIf(!signature, "SCHEMA_SIGNATURE");
-  const envelope = document.has("envelope") ? document.get("envelope") : "raw";
-  refuseIf(!ENVELOPES.includes(envelope), "SCHEMA_ENVELOPE");
-
-  const sessionKey = decodeBase58(permit.sessionPubkey, 32);
-  refuseIf(!isCanonical(sessionKey), "KEY_SESSION_ENCODING");
-  refuseIf(isSmallOrder(sessionKey), "KEY_SESSION_SMALL_ORDER");
-  refuseIf(!isCanonical(signer), "KEY_WALLET_ENCODING");
-  refuseIf(!hasPrimeOrder(signer), "KEY_WALLET_ORDER");
-
-  refuseIf(wallet !== undefined && wallet !== address, "SIGNATURE_WRONG_WALLET");
-  refuseIf(!envelopes.includes(envelope), "SIGNATURE_ENVELOPE_NOT_ALLOWED");
-  const canonical = canonicalBytes(permit);
-  const message = enclose(envelope, signer, canonical);
-  refuseIf(!(await verifySignature(signer, message, signature)), "SIGNATURE_INVALID");
+  const document = readTransport(input, "permit", PERMIT_FIELDS);
+  const permit = readPermit(document.get("permit"));
+  const claim = readClaim(document);
+  checkSessionKey(permit.sessionPubkey);
+  checkWallet(claim, wallet);
+  const canonical = canonicalBytes(toObject(permit));
+  await checkSignature(claim, canonical, envelopes);
 
   const [issuedAt, expiresAt] = [utcMs(permit.issuedAt), utcMs(permit.expiresAt)];
   refuseIf(expiresAt - issuedAt > LIFETIME_MS_MAX, "TIME_LIFETIME_TOO_LONG");
@@ -83,32 +62,86 @@ export async function verify(input, { now = null, envelopes = ["raw"], wallet } 
   refuseIf(now !== null && now >= expiresAt, "TIME_EXPIRED");
 
   const tag = new TextEncoder().encode("holdfire/permit/v1\0");
-  const digest = await crypto.subtle.digest("SHA-256", join(tag, signer, canonical));
-  return { permitId: toHex(new Uint8Array(digest)), permit: toObject(permit), wallet: address, envelope };
+  const digest = await crypto.subtle.digest("SHA-256", join(tag, claim.signer, canonical));
+  const permitId = toHex(new Uint8Array(digest));
+  return { permitId, permit: toObject(permit), wallet: claim.address, envelope: claim.envelope };
 }
 
 /** The canonical bytes of a permit's JSON: what a wallet signs. */
 export function canonicalize(input) {
-  const document = parseJson(input);
-  refuseIf(!(document instanceof Map), "SCHEMA_NOT_AN_OBJECT");
-  checkKeys([document, Object.keys(FIELDS), []]);
-  return canonicalBytes(readPermit(document));
+  return canonicalBytes(toObject(readPermit(readObject(input, PERMIT_FIELDS))));
 }
 
-// The permit's rules
+/**
+ * Have a browser wallet sign that it revokes a permit: its nonce is spent for ever.
+ * @param {{nonce: string, revokedAt: string}} revocation nonce: the permit's; revokedAt: now, by `toISOString`
+ * @param {object} wallet as for `issue`
+ * @returns {Promise<object>} the signed revocation as it travels
+ */
+export async function revoke(revocation, wallet) {
+  const read = readFields(readObject(JSON.stringify(revocation), REVOCATION_FIELDS), REVOCATION_FIELDS);
+  const signed = { revocation, ...(await sign(canonicalBytes(read), wallet)) };
+  await verifyRevocation(JSON.stringify(signed));
+  return signed;
+}
+
+/**
+ * Check that a wallet signed a revocation.
+ * @param {string | Uint8Array} input the signed revocation's JSON
+ * @param {{envelopes?: string[]}} how envelopes: what the wallet may have signed, `raw` alone if left out
+ * @returns {Promise<{revocation: {nonce: string, revokedAt: string}, wallet: string, envelope: string}>}
+ */
+export async function verifyRevocation(input, { envelopes = ["raw"] } = {}) {
+  const document = readTransport(input, "revocation", REVOCATION_FIELDS);
+  const revocation = readFields(document.get("revocation"), REVOCATION_FIELDS);
+  const claim = readClaim(document);
+  checkWallet(claim);
+  await checkSignature(claim, canonicalBytes(revocation), envelopes);
+  return { revocation, wallet: claim.address, envelope: claim.envelope };
+}
+
+/** Have `wallet` sign `message`, and return its claim as it travels. */
+async function sign(message, wallet) {
+  const publicKey = wallet.publicKey.toBytes?.() ?? wallet.publicKey;
+  const answer = await wallet.signMessage(message);
+  const signature = answer.signature ?? answer;
+  return { walletAddress: encodeBase58(publicKey), signature: encodeBase58(signature) };
+}
+
+function checkSessionKey(text) {
+  const sessionKey = decodeBase58(text, 32);
+  refuseIf(!isCanonical(sessionKey), "KEY_SESSION_ENCODING");
+  refuseIf(isSmallOrder(sessionKey), "KEY_SESSION_SMALL_ORDER");
+}
+
+/** Check the key that is said to have signed; `expected`, if given, is the address that must have. */
+function checkWallet({ address, signer }, expected) {
+  refuseIf(!isCanonical(signer), "KEY_WALLET_ENCODING");
+  refuseIf(!hasPrimeOrder(signer), "KEY_WALLET_ORDER");
+  refuseIf(expected !== undefined && expected !== address, "SIGNATURE_WRONG_WALLET");
+}
+
+async function checkSignature({ signer, signature, envelope }, canonical, envelopes) {
+  refuseIf(!envelopes.includes(envelope), "SIGNATURE_ENVELOPE_NOT_ALLOWED");
+  const message = enclose(envelope, signer, canonical);
+  refuseIf(!(await verifySignature(signer, message, signature)), "SIGNATURE_INVALID");
+}
+
+// The rules of what is signed, and of what travels
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const SYMBOL = /^[A-Za-z0-9]{1,16}$/;
 const AMOUNT = /^([0-9]+)(?:\.([0-9]{1,2}))?$/;
 const NONCE = /^(?:[0-9a-f]{2}){16,64}$/;
 const TIMESTAMP = /^([0-9]{4})-([0-9]{2})-([0-9]{2})T([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{3}))?Z$/;
-const TRANSPORT_KEYS = ["permit", "walletAddress", "signature"];
 
 const isText = (value, pattern) => typeof value === "string" && pattern.test(value);
 const isKey = (value) => typeof value === "string" && decodeBase58(value, 32) !== null;
+const isTime = (value) => isText(value, TIMESTAMP) && utcMs(value) !== null;
+const isNonce = (value) => isText(value, NONCE);
 
 /** Each key with its rule and the code of its refusal, in the order in which they are checked. */
-const FIELDS = {
+const PERMIT_FIELDS = {
   agentId: ["SCHEMA_AGENT_ID", (value) => isText(value, UUID)],
   sessionPubkey: ["SCHEMA_SESSION_PUBKEY", isKey],
   assetWhitelist: [
@@ -121,10 +154,33 @@ const FIELDS = {
       new Set(value.map((asset) => asset.toLowerCase())).size === value.length,
   ],
   maxAmountPerExecutionUsd: ["SCHEMA_MAX_AMOUNT", (value) => value instanceof NumberToken && value.cents() !== null],
-  expiresAt: ["SCHEMA_EXPIRES_AT", (value) => isText(value, TIMESTAMP) && utcMs(value) !== null],
-  issuedAt: ["SCHEMA_ISSUED_AT", (value) => isText(value, TIMESTAMP) && utcMs(value) !== null],
-  nonce: ["SCHEMA_NONCE", (value) => isText(value, NONCE)],
+  expiresAt: ["SCHEMA_EXPIRES_AT", isTime],
+  issuedAt: ["SCHEMA_ISSUED_AT", isTime],
+  nonce: ["SCHEMA_NONCE", isNonce],
 };
+const REVOCATION_FIELDS = {
+  nonce: ["SCHEMA_NONCE", isNonce],
+  revokedAt: ["SCHEMA_REVOKED_AT", isTime],
+};
+
+/** The object that `input` spells, with exactly the keys of `fields`. */
+function readObject(input, fields) {
+  const document = parseJson(input);
+  refuseIf(!(document instanceof Map), "SCHEMA_NOT_AN_OBJECT");
+  checkKeys([document, Object.keys(fields), []]);
+  return document;
+}
+
+/** What travels: an object that holds, at `name`, one with exactly the keys of `fields`, and a claim. */
+function readTransport(input, name, fields) {
+  const document = parseJson(input);
+  refuseIf(!(document instanceof Map), "SCHEMA_NOT_AN_OBJECT");
+  const inner = document.get(name);
+  refuseIf(document.has(name) && !(inner instanceof Map), "SCHEMA_NOT_AN_OBJECT", name);
+  const keys = [name, "walletAddress", "signature"];
+  checkKeys([document, keys, ["envelope"]], ...(inner ? [[inner, Object.keys(fields), []]] : []));
+  return document;
+}
 
 /** Refuse missing keys, then unknown ones, of each [object, required, optional]. */
 function checkKeys(...documents) {
@@ -138,23 +194,39 @@ function checkKeys(...documents) {
   }
 }
 
-function readPermit(object) {
-  const permit = {};
-  for (const [name, [code, holds]] of Object.entries(FIELDS)) {
+function readFields(object, fields) {
+  const values = {};
+  for (const [name, [code, holds]] of Object.entries(fields)) {
     refuseIf(!holds(object.get(name)), code, name);
-    permit[name] = object.get(name);
+    values[name] = object.get(name);
   }
+  return values;
+}
+
+function readPermit(object) {
+  const permit = readFields(object, PERMIT_FIELDS);
   refuseIf(utcMs(permit.issuedAt) >= utcMs(permit.expiresAt), "SCHEMA_TIME_ORDER");
   return permit;
 }
 
-/** Plain JSON values; the amount is a double, exact for cents. */
+/** Who is said to have signed, and by what. */
+function readClaim(document) {
+  const address = document.get("walletAddress");
+  const signer = typeof address === "string" ? decodeBase58(address, 32) : null;
+  refuseIf(!signer, "SCHEMA_WALLET_ADDRESS");
+  const signature = typeof document.get("signature") === "string" ? decodeBase58(document.get("signature"), 64) : null;
+  refuseIf(!signature, "SCHEMA_SIGNATURE");
+  const envelope = document.has("envelope") ? document.get("envelope") : "raw";
+  refuseIf(!ENVELOPES.includes(envelope), "SCHEMA_ENVELOPE");
+  return { address, signer, signature, envelope };
+}
+
+/** A permit's plain JSON values; the amount is a double, exact for cents. */
 function toObject(permit) {
   return { ...permit, maxAmountPerExecutionUsd: Number(permit.maxAmountPerExecutionUsd.cents()) / 100 };
 }
 
-function canonicalBytes(permit) {
-  const plain = toObject(permit);
+function canonicalBytes(plain) {
   const sorted = Object.fromEntries(Object.keys(plain).sort().map((name) => [name, plain[name]]));
   return new TextEncoder().encode(JSON.stringify(sorted));
 }
@@ -446,6 +518,10 @@ const OPERATIONS = {
   verify_permit: async ({ input, now, envelopes = ENVELOPES }) => {
     const { permitId } = await verify(fromHex(input), { now, envelopes });
     return { ok: true, permit_id: permitId };
+  },
+  verify_revocation: async ({ input, envelopes = ENVELOPES }) => {
+    const { wallet, revocation } = await verifyRevocation(fromHex(input), { envelopes });
+    return { ok: true, wallet, nonce: revocation.nonce };
   },
 };
 

@@ -266,7 +266,7 @@ def test_the_time_left_is_said_at_every_moment():
     assert "2 hours, over" in describe(short, short.expires_at_ms)[2]
 
 
-@pytest.fixture(params=["permit", "signed-permit"])
+@pytest.fixture(params=["permit", "signed-permit", "signed-revocation"])
 def schema(request, capsys):
     assert main(["schema", request.param]) == 0
     schema = json.loads(capsys.readouterr().out)
@@ -274,9 +274,12 @@ def schema(request, capsys):
     return jsonschema.Draft202012Validator(schema)
 
 
+OPERATIONS = {"Permit": "canonicalize", "SignedPermit": "verify_permit", "SignedRevocation": "verify_revocation"}
+
+
 def golden(schema):
     """Return (document, error code) of each golden vector that is strict JSON and of the schema's kind."""
-    kind = "canonicalize" if schema.schema["title"] == "Permit" else "verify_permit"
+    kind = OPERATIONS[schema.schema["title"]]
     for file in VECTORS.glob("*.json"):
         for vector in json.loads(file.read_text())["vectors"]:
             request, error = vector["request"], vector["expected"].get("error", "")
@@ -293,6 +296,7 @@ BEYOND_A_SCHEMA = {
     "SCHEMA_EXPIRES_AT",
     "SCHEMA_ISSUED_AT",
     "SCHEMA_TIME_ORDER",
+    "SCHEMA_REVOKED_AT",
 }
 """Rules of which a schema knows only a part: decoded lengths, case, decimals, the calendar."""
 

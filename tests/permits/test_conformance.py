@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from permits import conformance, verify
+from permits import conformance, verify, verify_revocation
 from permits.cli import main
 from permits.errors import Code
 from tests.support import PERMIT, WALLET
@@ -49,6 +49,7 @@ def test_every_flag_is_explained(vectors):
         *PERMIT,
         "walletAddress",
         "envelope",
+        "revokedAt",
     }  # "a key's name"
 
 
@@ -79,25 +80,36 @@ def test_the_javascript_implementation_agrees(capsys):
     assert "0 fail" in capsys.readouterr().out.splitlines()[-1]
 
 
-@needs_node
-def test_the_javascript_implementation_issues_what_python_verifies(tmp_path):
+def signed_in_javascript(tmp_path, function, document):
+    """Return what the JavaScript `function` makes of `document` with the wallet `WALLET`."""
     seed = bytes(range(32)).hex()
     script = f"""
-        import {{ issue }} from {json.dumps(JAVASCRIPT.as_uri())};
+        import {{ {function} }} from {json.dumps(JAVASCRIPT.as_uri())};
         import {{ createPrivateKey, createPublicKey, sign }} from "node:crypto";
         const prefix = Buffer.from("302e020100300506032b657004220420", "hex");
         const der = Buffer.concat([prefix, Buffer.from("{seed}", "hex")]);
         const key = createPrivateKey({{ key: der, format: "der", type: "pkcs8" }});
         const raw = createPublicKey(key).export({{ format: "der", type: "spki" }}).subarray(-32);
         const wallet = {{ publicKey: new Uint8Array(raw), signMessage: async (bytes) => sign(null, bytes, key) }};
-        const permit = {json.dumps(PERMIT)};
-        console.log(JSON.stringify(await issue({{ ...permit, maxAmountPerExecutionUsd: 99.5 }}, wallet)));
+        console.log(JSON.stringify(await {function}({json.dumps(document)}, wallet)));
     """
-    path = tmp_path / "issue.mjs"
+    path = tmp_path / "sign.mjs"
     path.write_text(script)
-    done = subprocess.run(["node", path], capture_output=True, timeout=60, check=True)
-    verified = verify(done.stdout, wallet=WALLET.wallet_address)
-    assert verified.permit.max_amount_cents == 9_950
+    return subprocess.run(["node", path], capture_output=True, timeout=60, check=True).stdout
+
+
+@needs_node
+def test_the_javascript_implementation_issues_what_python_verifies(tmp_path):
+    signed = signed_in_javascript(tmp_path, "issue", {**PERMIT, "maxAmountPerExecutionUsd": 99.5})
+    assert verify(signed, wallet=WALLET.wallet_address).permit.max_amount_cents == 9_950
+
+
+@needs_node
+def test_the_javascript_implementation_revokes_what_python_verifies(tmp_path):
+    document = {"revokedAt": "2026-05-03T09:30:00.000Z", "nonce": PERMIT["nonce"]}
+    wallet, revocation = verify_revocation(signed_in_javascript(tmp_path, "revoke", document))
+    assert wallet == WALLET.wallet_address
+    assert revocation.to_json_object() == document
 
 
 def test_a_program_that_speaks_the_protocol_is_driven(capsys):
