@@ -12,7 +12,7 @@ from executor.decide import Allowed, Check, Refused
 from executor.errors import ExecutorError
 from executor.events import Event, event_of
 from executor.fill import Fill, Landing
-from executor.guard import Agent, Execution, Guard
+from executor.guard import Agent, AsyncGuard, Execution, Guard
 from executor.ledger import Ledger
 from executor.lifecycle import AgentState, AttemptState
 from executor.limits import Limits
@@ -27,6 +27,7 @@ __all__ = [
     "Allowed",
     "Asset",
     "AssetRegistry",
+    "AsyncGuard",
     "AttemptState",
     "Authorization",
     "Bounds",

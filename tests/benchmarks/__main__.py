@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import shutil
 import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -25,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from nacl.bindings import crypto_sign_open
 
 from executor.evidence import Evidence
-from executor.guard import _bounds
+from executor.ledger.statements import Cursor
 from executor.limits import Limits
 from permits import Permit, PermitError, VerifiedPermit, keys, timestamp, utc_ms, verify, verify_many
 from tests.support import PERMIT, WALLET, Setup, as_json
@@ -37,11 +39,7 @@ def paired(ours, theirs, seconds=0.05):
     """Return (our µs, their µs, median of ours / theirs) for one call of each."""
     calls_ours, calls_theirs = calibrate(ours, seconds), calibrate(theirs, seconds)
     pairs = [(timed(ours, calls_ours), timed(theirs, calls_theirs)) for _ in range(ROUNDS)]
-    return (
-        statistics.median(a for a, _ in pairs),
-        statistics.median(b for _, b in pairs),
-        statistics.median(a / b for a, b in pairs),
-    )
+    return medians(pairs)
 
 
 def calibrate(call, seconds):
@@ -59,6 +57,15 @@ def timed(call, calls):
     return (time.perf_counter() - start) / calls * 1e6
 
 
+def medians(pairs):
+    """Return (our µs, their µs, median of ours / theirs)."""
+    return (
+        statistics.median(ours for ours, _ in pairs),
+        statistics.median(theirs for _, theirs in pairs),
+        statistics.median(ours / theirs for ours, theirs in pairs),
+    )
+
+
 def row(name, pair, floor, bar):
     """One row: our time over the floor's may be at most `bar`; None: only shown."""
     ours, theirs, ratio = pair
@@ -68,7 +75,7 @@ def row(name, pair, floor, bar):
         "unit": "µs",
         "floor or peer": f"{floor}: {theirs:.2f} µs",
         "ratio": round(ratio, 3),
-        "bar": bar,
+        "bar": None if bar is None else round(bar, 3),
         "holds": None if bar is None else ratio <= bar,
     }
 
@@ -221,39 +228,91 @@ def decision(setup):
     authorized = setup.guard.authorize(setup.request(10**6))
     entry = setup.guard.entries(setup.wallet)[-1].entry
     assert authorized.authorization.entry_hash
-    evidence, bounds = Evidence.from_json_object(entry.body["evidence"]), _bounds(activated)
+    evidence, bounds = Evidence.from_json_object(entry.body["evidence"]), activated.bounds
     pair = paired(lambda: evidence.decide(bounds, entry.at_ms), lambda: json.dumps(entry.body))
     return [row("decide", pair, "json.dumps of its evidence", None)]
 
 
-def authorization(setup, folder):
-    """Time a whole authorize against its statements alone: lock, three reads, insert, update, commit with fsync."""
-    floor = sqlite3.connect(folder / "floor.db", isolation_level=None)
-    for statement in (
-        "PRAGMA journal_mode = wal",
-        "PRAGMA synchronous = 2",
-        "CREATE TABLE heads (wallet TEXT PRIMARY KEY, seq INTEGER, content BLOB, mac BLOB)",
-        "CREATE TABLE entries (wallet TEXT, seq INTEGER, execution_id TEXT, content BLOB, PRIMARY KEY (wallet, seq))",
-        "CREATE UNIQUE INDEX once ON entries (wallet, execution_id)",
-        "INSERT INTO heads VALUES ('w', 0, x'00', x'00')",
-    ):
-        floor.execute(statement)
-    content, head, count = bytes(2_000), bytes(500), iter(range(10**9))
+def authorization(folder):
+    """Whole authorizes against the very statements that they run, replayed by the bare driver on a copy of the file.
 
-    def raw():
-        number = next(count)
-        floor.execute("BEGIN IMMEDIATE")
-        floor.execute("SELECT content, mac FROM heads WHERE wallet = 'w'").fetchone()
-        floor.execute("SELECT content FROM entries WHERE wallet = 'w' AND execution_id = ?", (str(number),)).fetchone()
-        floor.execute("SELECT content FROM entries WHERE wallet = 'w' AND seq = 1").fetchone()
-        floor.execute("INSERT INTO entries VALUES ('w', ?, ?, ?)", (number, str(number), content))
-        floor.execute("UPDATE heads SET seq = ?, content = ? WHERE wallet = 'w'", (number, head))
-        floor.execute("COMMIT")
+    The user has a full window of 10,000 attempts behind them, so that each fire looks as far back.
+    """
+    cap, fires = 10_000, 40
+    setup = Setup(folder / "authorize.db", limits=Limits(executions_per_24h=cap))
+    setup.activate(lifetime_s=30 * 86_400)
+    requests = map(setup.request, itertools.count())
+    for _ in range(cap // 100):
+        setup.guard.authorize_many(take_next(requests, 100))
+    setup.now_ms += 25 * 3_600_000
+    setup.reopen()
+    shutil.copy(setup.path, folder / "replay.db")
+    statements = recorded(setup.guard, take_next(requests, 2 * ROUNDS * fires))
+    theirs = sqlite3.connect(folder / "replay.db", isolation_level=None)
+    for pragma in ("synchronous = 2", "foreign_keys = 1", "recursive_triggers = 1"):
+        theirs.execute(f"PRAGMA {pragma}")
 
-    numbers = iter(range(10**9))
-    pair = paired(lambda: setup.guard.authorize(setup.request(next(numbers))), raw)
-    floor.close()
-    return [row("authorize, SQLite", pair, "raw sqlite3, the same statements", None)]
+    pairs = {"one caller": [], "64 threads": [], "many": []}
+    with ThreadPoolExecutor(64) as threads:
+        for _ in range(ROUNDS):
+            batch, replayed = take_next(requests, fires), take_next(statements, fires)
+            ours = timed(lambda batch=batch: consume(map(setup.guard.authorize, batch)), 1) / fires
+            raw = timed(lambda replayed=replayed: replay(theirs, replayed, at_once=1), 1) / fires
+            pairs["one caller"].append((ours, raw))
+            batch = take_next(requests, 4 * fires)
+            ours = timed(lambda batch=batch: consume(threads.map(setup.guard.authorize, batch)), 1) / (4 * fires)
+            pairs["64 threads"].append((ours, raw))
+            batch, replayed = take_next(requests, fires), take_next(statements, fires)
+            ours = timed(lambda batch=batch: setup.guard.authorize_many(batch), 1) / fires
+            raw = timed(lambda replayed=replayed: replay(theirs, replayed, at_once=fires), 1) / fires
+            pairs["many"].append((ours, raw))
+    theirs.close()
+    setup.guard.close()
+    floor = "sqlite3, the same statements"
+    return [
+        row("authorize, SQLite, one caller", medians(pairs["one caller"]), floor, 1 / 0.65),
+        row("authorize, SQLite, 64 threads", medians(pairs["64 threads"]), f"{floor}, one caller", 1 / 1.3),
+        row(f"authorize_many({fires}), SQLite", medians(pairs["many"]), f"{floor}, {fires} a commit", 1 / 0.5),
+    ]
+
+
+def take_next(items, count):
+    return list(itertools.islice(items, count))
+
+
+def consume(items):
+    for item in items:
+        assert item.outcome == "allowed", item
+
+
+def recorded(guard, requests):
+    """Yield for each of `requests`, all authorized first, the statements that it ran and their values."""
+    ran, execute = [], Cursor._execute
+
+    def record(cursor, statement, values):
+        text, in_place = statement.compiled(cursor._dialect)
+        ran[-1].append((text, in_place(values)))
+        execute(cursor, statement, values)
+
+    Cursor._execute = record
+    for request in requests:
+        ran.append([])
+        guard.authorize(request)
+    Cursor._execute = execute
+    return iter(ran)
+
+
+def replay(connection, statements, *, at_once):
+    cursor = connection.cursor()
+    for number, each in enumerate(statements):
+        if number % at_once == 0:
+            cursor.execute("BEGIN IMMEDIATE")
+        for text, values in each:
+            cursor.execute(text, values)
+            if text.startswith("SELECT"):
+                cursor.fetchall()
+        if number % at_once == at_once - 1:
+            cursor.execute("COMMIT")
 
 
 def main():
@@ -261,7 +320,7 @@ def main():
         folder = Path(name)
         setup = Setup(folder / "ledger.db", limits=Limits(executions_per_24h=10**6))
         setup.activate()
-        rows = [*verification(), *verification_of_many(), *parsing(), *decision(setup), *authorization(setup, folder)]
+        rows = [*verification(), *verification_of_many(), *parsing(), *decision(setup), *authorization(folder)]
         setup.guard.close()
     for each in rows:
         verdict = {None: "", True: f"bar {each['bar']} holds", False: f"bar {each['bar']} BROKEN"}[each["holds"]]

@@ -1,0 +1,100 @@
+"""The guard on an event loop: the same answers, and a loop that never waits."""
+
+import asyncio
+import inspect
+import sqlite3
+
+from executor.audit import check_ledger
+from executor.guard import AsyncGuard, Guard
+from executor.reasons import Reason
+from tests.support import Setup, key, uuid
+
+NOT_AWAITED = {"open", "close"}
+
+
+def test_it_has_every_method_of_the_guard_with_the_same_parameters():
+    def methods(kind):
+        return {
+            name: list(inspect.signature(method).parameters)
+            for name, method in vars(kind).items()
+            if inspect.isfunction(method) and not name.startswith("_") and name not in NOT_AWAITED
+        }
+
+    assert methods(AsyncGuard) == methods(Guard)
+
+
+def test_many_tasks_share_it_and_no_cap_is_passed(setup):
+    async def fire_all():
+        guard = AsyncGuard(setup.guard)
+        return await asyncio.gather(*(guard.authorize(setup.request(number)) for number in range(64)))
+
+    setup.activate()
+    answers = asyncio.run(fire_all())
+    assert [answer.outcome for answer in answers] == ["allowed"] * 64
+    assert sorted(answer.authorization.attempt for answer in answers) == list(range(1, 65))
+    assert check_ledger(setup.guard.ledger).findings == ()
+
+
+def test_the_loop_goes_on_while_the_database_makes_a_call_wait(sqlite_setup):
+    """Another connection holds the file; meanwhile the loop turns, and the call ends once the file is free."""
+    sqlite_setup.activate()
+    other = sqlite3.connect(sqlite_setup.path, isolation_level=None, check_same_thread=False)
+
+    async def fire_while_it_is_held():
+        guard = AsyncGuard(sqlite_setup.guard)
+        other.execute("BEGIN IMMEDIATE")
+        firing = asyncio.create_task(guard.authorize(sqlite_setup.request(1)))
+        turns = 0
+        while turns < 1_000:
+            await asyncio.sleep(0)
+            turns += 1
+        held = not firing.done()
+        other.execute("ROLLBACK")
+        return held, await firing
+
+    held, answer = asyncio.run(fire_while_it_is_held())
+    other.close()
+    assert (held, answer.outcome) == (True, "allowed")
+
+
+def test_it_opens_walks_a_whole_story_and_closes(tmp_path):
+    made = Setup(tmp_path / "ledger.db")
+    made.guard.close()
+
+    async def story():
+        async with await AsyncGuard.open(
+            made.path,
+            seal_keys=made.seal_keys,
+            prices=made.prices,
+            assets=made.guard._assets,
+            clock=lambda: made.now_ms,
+        ) as guard:
+            await guard.reserve_session_key(made.wallet, uuid(1), key(1).wallet_address)
+            await guard.activate(made.permit())
+            first, second, third = await guard.authorize_many(made.request(number) for number in range(3))
+            assert (await guard.explain(made.request(0))).outcome == "allowed"
+            await guard.check(first.authorization)
+            marks = {"transaction_bytes": b"signed", "last_valid_block_height": 1}
+            assert await guard.mark_signed(first.authorization, tx_signature="a", **marks) is None
+            await guard.mark_signed(third.authorization, tx_signature="b", **marks)
+            await guard.mark_failed(made.wallet, third.authorization.execution_id, "no")
+            await guard.void(made.wallet, second.authorization.execution_id, Reason.RAIL_UNAVAILABLE, "")
+            in_doubt = [each.state async for _, each in guard.in_doubt()]
+            await guard.mark_dead(made.wallet, first.authorization.execution_id)
+            await guard.arm_trigger(made.wallet, uuid(1), "SOL < 100")
+            await guard.set_next_run(made.wallet, uuid(1), None)
+            assert [each.agent_id for each in await guard.agents(made.wallet)] == [uuid(1)]
+            assert (await guard.agent(made.wallet, uuid(1))).state == "active"
+            assert len(await guard.executions(made.wallet, uuid(1))) == 3
+            assert (await guard.execution(made.wallet, uuid(10_000))).state == "dead"
+            assert (await guard.headroom(made.wallet)).executions.used == 3
+            assert list(await guard.halts()) == []
+            assert await guard.stop(made.wallet, uuid(1)) == []
+            names = [event.name for _, event in await guard.events(made.wallet)]
+            return in_doubt, names, len(await guard.entries(made.wallet))
+
+    assert asyncio.run(story()) == (
+        ["signed"],
+        ["errored", "errored", "errored", "trigger_armed", "next_run_changed", "completed"],
+        13,
+    )
