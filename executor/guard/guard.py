@@ -238,7 +238,7 @@ class Guard:
             transaction.move_head(halts=(*others, halt))
             return () if scope.wallet is None else _open_signatures(transaction, scope.agent_id)
 
-        return self.ledger.change(scope.wallet or EVERYBODY, work, create=True)
+        return self.ledger.change(scope.wallet or EVERYBODY, work, create=scope.wallet is not None)
 
     def lift(self, scope: Scope, by: Halter) -> bool:
         """Lift the halt that `by` set on exactly `scope`; what expired meanwhile stays so. Tell whether there was one.
@@ -256,7 +256,7 @@ class Guard:
                 transaction.move_head(halts=tuple(each for each in transaction.head.halts if each not in lifted))
             return bool(lifted)
 
-        return self.ledger.change(scope.wallet or EVERYBODY, work, create=True)
+        return self.ledger.change(scope.wallet or EVERYBODY, work, create=scope.wallet is not None)
 
     def halts(self, wallet: str | None = None) -> Sequence[Halt]:
         """Return the halts of everything; with `wallet`, also those of it and its agents."""

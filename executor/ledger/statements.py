@@ -174,6 +174,9 @@ SCAN_OPEN: Final = Statement(
     .limit(COUNT_MAX)
 )
 READ_HEAD_SEQ: Final = Statement(select(heads.c.seq).where(heads.c.wallet == bindparam("wallet")))
+READ_HEAD_INDEX: Final = Statement(
+    select(heads.c.seq, heads.c.open_attempts).where(heads.c.wallet == bindparam("wallet"))
+)
 READ_TIME: Final = Statement(select(extract("epoch", func.clock_timestamp()) * 1000))
 """PostgreSQL's own clock, as it stands when this statement runs."""
 

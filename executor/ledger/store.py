@@ -27,7 +27,7 @@ from executor.ledger import statements as sql
 from executor.ledger.clock import APART_MS_MAX, Clock, SystemClock
 from executor.ledger.schema import SCHEMA_VERSION
 from executor.ledger.sqlite import SqliteStore
-from executor.ledger.wallet import EVERYBODY, Seals, WalletTransaction, WalletView, fits, new_head
+from executor.ledger.wallet import EVERYBODY, Seals, WalletTransaction, WalletView, fits, insert_head
 from executor.limits import Limits
 from executor.seal import Seal
 from permits.canonical import canonicalize
@@ -102,13 +102,10 @@ class Ledger:
                 if not read_only:
                     store.create()
                 epoch, held = _read_or_make(store, seal_keys, limits, random_bytes)
-            ledger = cls(store, seal_keys, clock, epoch, held)
-            if not read_only:
-                ledger.change(EVERYBODY, lambda _everybody: None, create=True)
         except BaseException:
             store.close()
             raise
-        return ledger
+        return cls(store, seal_keys, clock, epoch, held)
 
     @property
     def engine(self) -> Engine:
@@ -260,17 +257,7 @@ class Ledger:
         if head is None:
             if not change.create:
                 raise UnknownWallet(f"the ledger has nothing of wallet `{wallet}`")
-            made = new_head(self.epoch, wallet)
-            content, seal = self._seals.seal_head(made)
-            cursor.run(
-                sql.INSERT_HEAD,
-                wallet=wallet,
-                seq=0,
-                open_attempts=0,
-                content=content,
-                key_id=seal.key_id,
-                mac=seal.mac,
-            )
+            made = insert_head(cursor, self._seals, wallet)
             head = self._head(cursor, sql.LOCK_HEAD, wallet) or made
         return WalletTransaction(cursor, self._seals, head, self._trusted_time(cursor, head), again=again)
 
@@ -398,6 +385,7 @@ def _read_or_make(
                 key_id=seal.key_id,
                 mac=seal.mac,
             )
+            insert_head(cursor, Seals(keys, held["epoch"]), EVERYBODY)
         else:
             content, key_id, mac = row
             if not fits(keys, Seal(key_id, mac), LEDGER_TAG, content):

@@ -218,6 +218,10 @@ class WalletView:
             raise LedgerTampered(f"of wallet `{self.head.wallet}` entries are gone above {seq}")
         return [self._trusted(row, seq=seq + place) for place, row in enumerate(rows, 1)]
 
+    def head_index(self) -> tuple[object, ...] | None:
+        """Return the head's sequence number and open attempts as storage has them beside it: for the audit."""
+        return self._cursor.one(sql.READ_HEAD_INDEX, wallet=self.head.wallet)
+
     def index_after(self, seq: int, count_max: int) -> Sequence[dict[str, object]]:
         """Return the index columns of the entries that `after` returns, as storage has them: for the audit."""
         names = [column.name for column in sql.INDEX_COLUMNS]
@@ -324,6 +328,11 @@ class WalletTransaction(WalletView):
         self._stored = self.head
 
 
-def new_head(epoch: str, wallet: str) -> Head:
-    """Return the head of a wallet that has no entry yet."""
-    return Head(epoch=epoch, wallet=wallet, hash=chain_start(epoch, wallet))
+def insert_head(cursor: Cursor, seals: Seals, wallet: str) -> Head:
+    """Write the head of a wallet that has no entry yet, unless another process just did; return it."""
+    head = Head(epoch=seals.epoch, wallet=wallet, hash=chain_start(seals.epoch, wallet))
+    content, seal = seals.seal_head(head)
+    cursor.run(
+        sql.INSERT_HEAD, wallet=wallet, seq=0, open_attempts=0, content=content, key_id=seal.key_id, mac=seal.mac
+    )
+    return head

@@ -1,6 +1,5 @@
 """The ledger as a file: what storage itself refuses, and what seals make visible."""
 
-import json
 import os
 import pickle
 import sqlite3
@@ -41,13 +40,6 @@ def edit(setup, *statements):
             assert connection.execute(statement, values).rowcount != 0
     connection.close()
     setup.guard = setup.open()
-
-
-def content_of(setup, table, where):
-    with sqlite3.connect(setup.path) as connection:
-        ((content,),) = connection.execute(f"SELECT content FROM {table} WHERE {where}").fetchall()
-    connection.close()
-    return json.loads(content)
 
 
 @pytest.mark.parametrize(
@@ -193,50 +185,6 @@ def test_a_schema_of_another_version_is_not_read(setup):
     setup.guard = Setup(setup.path.with_name("other.db")).guard
 
 
-DAMAGE = {
-    "a widened cap": lambda setup: (
-        "UPDATE entries SET content = ? WHERE kind = 'activated'",
-        json.dumps(
-            {
-                **(activated := content_of(setup, "entries", "kind = 'activated'")),
-                "body": {"bounds": {**activated["body"]["bounds"], "permit": {"maxAmountPerExecutionUsd": 10**9}}},
-            }
-        ).encode(),
-    ),
-    "a deleted activation": lambda _: ("DELETE FROM entries WHERE kind = 'activated'",),
-    "an entry of another agent in its place": lambda _: (
-        "UPDATE entries SET (content, hash, mac) = (SELECT content, hash, mac FROM entries WHERE seq = 1) "
-        "WHERE kind = 'activated'",
-    ),
-    "a head with fewer attempts": lambda setup: (
-        "UPDATE heads SET content = ? WHERE wallet <> '*'",
-        json.dumps({**content_of(setup, "heads", "wallet <> '*'"), "attempts": 0}).encode(),
-    ),
-    "a head set back": lambda _: ("UPDATE heads SET seq = seq - 1 WHERE wallet <> '*'",),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_what_was_changed_without_the_key_fires_nothing(setup, damage):
-    setup.activate()
-    assert setup.guard.authorize(setup.request(1)).outcome == "allowed"
-    edit(setup, damage(setup))
-    assert setup.guard.authorize(setup.request(2)) == Refused(reason=Reason.LEDGER_TAMPERED)
-    assert setup.guard.authorize(setup.request(3)) == Refused(reason=Reason.LEDGER_TAMPERED)
-
-
-def test_an_older_head_under_a_true_seal_fires_nothing(setup):
-    setup.activate()
-    with sqlite3.connect(setup.path) as connection:
-        ((seq, content, mac),) = connection.execute(
-            "SELECT seq, content, mac FROM heads WHERE wallet <> '*'"
-        ).fetchall()
-    connection.close()
-    assert setup.guard.authorize(setup.request(1)).outcome == "allowed"
-    edit(setup, ("UPDATE heads SET seq = ?, content = ?, mac = ? WHERE wallet <> '*'", seq, content, mac))
-    assert setup.guard.authorize(setup.request(2)) == Refused(reason=Reason.LEDGER_TAMPERED)
-
-
 def test_another_ledgers_activation_under_the_same_key_fires_nothing(tmp_path):
     staging, live = Setup(tmp_path / "staging.db"), Setup(tmp_path / "live.db")
     live.random.seed(8)
@@ -294,7 +242,7 @@ def test_another_wallets_head_is_no_head(setup):
         ("UPDATE entries SET step = 9 WHERE seq = 3", "filed under what it doesn't say"),
         ("UPDATE entries SET nonce = NULL WHERE seq = 2", "filed under what it doesn't say"),
         ("UPDATE entries SET session_pubkey = 'x' WHERE seq = 1", "filed under what it doesn't say"),
-        ("DELETE FROM heads", "has nothing of wallet"),
+        ("DELETE FROM heads WHERE wallet <> '*'", "has nothing of wallet"),
     ],
 )
 def test_the_audit_finds_it(setup, statement, finding):

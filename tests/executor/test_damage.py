@@ -1,0 +1,189 @@
+"""Somebody writes to the database without the seal key: the audit finds each kind, and a fire that reads it says no."""
+
+import json
+import sqlite3
+
+import pytest
+
+from executor.audit import check_ledger
+from executor.halts import EVERYTHING, Halter, Scope
+from executor.limits import Limits
+from executor.reasons import Reason
+from tests.support import Setup, uuid
+
+TRIGGERS = ("entries_refuse_update", "entries_refuse_delete", "attempts_have_no_gap", "attempts_keep_the_cap")
+
+
+@pytest.fixture
+def setup(tmp_path):
+    """Return a user with a past: two activations, four attempts of a window of four, a stop, halts, refusals."""
+    made = Setup(tmp_path / "ledger.db", limits=Limits(executions_per_24h=4, active_agents=2))
+    made.activate(1, usd=120)
+    made.now_ms += 1_000
+    made.activate(2)
+    made.guard.stop(made.wallet, uuid(2))
+    for number in range(4):
+        assert made.guard.authorize(made.request(number)).outcome == "allowed"
+    made.guard.authorize(made.request(5, sell="BONK"))
+    yield made
+    made.guard.close()
+
+
+def damage(setup, *statements):
+    """Change the file behind the guard's back, with every trigger gone, and open it again."""
+    setup.guard.close()
+    connection = sqlite3.connect(setup.path, isolation_level=None)
+    for trigger in TRIGGERS:
+        connection.execute(f"DROP TRIGGER {trigger}")
+    for statement, *values in statements:
+        assert connection.execute(statement, values).rowcount != 0, statement
+    connection.close()
+    setup.guard = setup.open()
+
+
+def changed(setup, table, where, change):
+    """Return the statement that rewrites the JSON content of one row, as somebody without the key can."""
+    connection = sqlite3.connect(setup.path)
+    ((content,),) = connection.execute(f"SELECT content FROM {table} WHERE {where}").fetchall()
+    connection.close()
+    document = json.loads(content)
+    change(document)
+    spelled = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    return (f"UPDATE {table} SET content = ? WHERE {where}", spelled)
+
+
+MINE = "wallet <> '*'"
+
+
+def widen_the_cap(document):
+    document["body"]["bounds"]["permit"]["maxAmountPerExecutionUsd"] = 10**6
+
+
+def raise_the_quote(document):
+    document["body"]["evidence"]["quotes"][0]["pricePicoUsd"] = "1"
+
+
+DAMAGE = {
+    "a widened cap": lambda setup: [changed(setup, "entries", "seq = 2", widen_the_cap)],
+    "a deleted activation": lambda _: [("DELETE FROM entries WHERE seq = 2",)],
+    "another entry in an activation's place": lambda _: [
+        (
+            "UPDATE entries SET (content, hash, mac) = (SELECT content, hash, mac FROM entries WHERE seq = 4)"
+            " WHERE seq = 2",
+        )
+    ],
+    "a deleted attempt": lambda _: [("DELETE FROM entries WHERE attempt = 1",)],
+    "a gap in the attempts": lambda _: [("UPDATE entries SET attempt = 9 WHERE attempt = 1",)],
+    "an attempt made older": lambda setup: [
+        changed(setup, "entries", "attempt = 1", lambda document: document.update(atMs=1)),
+        ("UPDATE entries SET at_ms = 1 WHERE attempt = 1",),
+    ],
+    "fewer attempts in the head": lambda setup: [
+        changed(setup, "heads", MINE, lambda document: document.update(attempts=0))
+    ],
+    "another agent active in the head": lambda setup: [
+        changed(setup, "heads", MINE, lambda document: document["active"].update({uuid(2): [4, 2**50, None]}))
+    ],
+    "a head set back": lambda _: [(f"UPDATE heads SET seq = seq - 1 WHERE {MINE}",)],
+    "a limit raised": lambda setup: [
+        changed(setup, "ledger", "1", lambda document: document["limits"].update(executionsPer24H=999))
+    ],
+    "a head of another wallet": lambda _: [
+        (f"UPDATE heads SET (content, mac) = (SELECT content, mac FROM heads WHERE wallet = '*') WHERE {MINE}",)
+    ],
+}
+"""What the very next fire of the agent reads."""
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_fire_that_reads_damage_is_refused_and_the_audit_finds_it(setup, kind):
+    statements = DAMAGE[kind](setup)
+    if kind == "a limit raised":
+        with pytest.raises(Exception, match="doesn't fit its seal"):
+            damage(setup, *statements)
+        setup.guard = Setup(setup.path.with_name("other.db")).guard
+        return
+    damage(setup, *statements)
+    assert setup.guard.authorize(setup.request(50)).reason is Reason.LEDGER_TAMPERED
+    assert check_ledger(setup.guard.ledger).findings != ()
+
+
+HIDDEN = {
+    "a spent nonce freed": lambda _: [("UPDATE entries SET nonce = NULL WHERE seq = 2",)],
+    "a used executionId freed": lambda _: [("UPDATE entries SET execution_id = NULL WHERE attempt = 2",)],
+    "a changed quote": lambda setup: [changed(setup, "entries", "attempt = 2", raise_the_quote)],
+    "a deleted refusal": lambda _: [("DELETE FROM entries WHERE refusal = 1",)],
+    "a deleted last entry": lambda _: [(f"DELETE FROM entries WHERE seq = 9 AND {MINE}",)],
+    "a stop undone in the index": lambda _: [("UPDATE entries SET agent_state = NULL WHERE kind = 'stopped'",)],
+    "a session key given to another agent": lambda _: [
+        ("UPDATE entries SET agent_id = ? WHERE kind = 'reserved' AND agent_id = ?", uuid(7), uuid(2))
+    ],
+}
+"""What no fire of this agent reads."""
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_what_no_fire_reads_the_audit_finds(setup, kind):
+    damage(setup, *HIDDEN[kind](setup))
+    assert check_ledger(setup.guard.ledger).findings != ()
+
+
+def test_a_changed_quote_is_refused_where_it_is_read(setup):
+    damage(setup, changed(setup, "entries", "attempt = 2", raise_the_quote))
+    assert setup.guard.authorize(setup.request(1)).reason is Reason.LEDGER_TAMPERED
+
+
+def test_an_agent_whose_stop_was_hidden_does_not_fire(setup):
+    damage(setup, ("UPDATE entries SET agent_state = NULL WHERE kind = 'stopped'",))
+    assert setup.guard.authorize(setup.request(50, agent=2)).reason is Reason.LEDGER_TAMPERED
+
+
+def test_an_older_state_of_the_head_does_not_fire(setup):
+    connection = sqlite3.connect(setup.path)
+    older = connection.execute(f"SELECT seq, content, mac FROM heads WHERE {MINE}").fetchone()
+    connection.close()
+    setup.now_ms += 25 * 3_600_000
+    setup.guard.authorize(setup.request(50))
+    damage(setup, (f"UPDATE heads SET seq = ?, content = ?, mac = ? WHERE {MINE}", *older))
+    assert setup.guard.authorize(setup.request(51)).reason is Reason.LEDGER_TAMPERED
+    assert check_ledger(setup.guard.ledger).findings != ()
+
+
+@pytest.mark.parametrize("scope", [EVERYTHING, "wallet"], ids=["everything", "the wallet"])
+def test_a_halt_that_somebody_lifted_in_the_database_still_holds(setup, scope):
+    """They put the sealed head of before the halt back; its entries show that it is not the newest."""
+    scope = EVERYTHING if scope is EVERYTHING else Scope(setup.wallet)
+    where = "wallet = '*'" if scope is EVERYTHING else MINE
+    connection = sqlite3.connect(setup.path)
+    older = connection.execute(f"SELECT seq, content, mac FROM heads WHERE {where}").fetchone()
+    connection.close()
+    setup.now_ms += 25 * 3_600_000
+    setup.guard.halt(scope, Halter.USER, "stop")
+    damage(setup, (f"UPDATE heads SET seq = ?, content = ?, mac = ? WHERE {where}", *older))
+    assert setup.guard.authorize(setup.request(50)).reason is Reason.LEDGER_TAMPERED
+    assert check_ledger(setup.guard.ledger).findings != ()
+
+
+def test_without_everybodys_head_nobody_fires(setup):
+    setup.guard.halt(EVERYTHING, Halter.USER, "stop")
+    damage(setup, ("DELETE FROM heads WHERE wallet = '*'",), ("DELETE FROM entries WHERE wallet = '*'",))
+    assert setup.guard.authorize(setup.request(50)).reason is Reason.LEDGER_TAMPERED
+    assert check_ledger(setup.guard.ledger).findings != ()
+
+
+def test_storage_itself_refuses_a_gap_and_an_attempt_beyond_the_cap(setup):
+    connection = sqlite3.connect(setup.path, isolation_level=None)
+    columns = [row[1] for row in connection.execute("PRAGMA table_info(entries)")]
+
+    def insert(**changes):
+        values = dict(
+            zip(columns, connection.execute("SELECT * FROM entries WHERE attempt = 4").fetchone(), strict=True)
+        )
+        values |= {"seq": 99, "execution_id": uuid(99), **changes}
+        connection.execute(f"INSERT INTO entries VALUES ({', '.join('?' * len(values))})", list(values.values()))
+
+    with pytest.raises(sqlite3.IntegrityError, match="the attempt before this one is missing"):
+        insert(attempt=6, at_ms=setup.now_ms + 25 * 3_600_000)
+    with pytest.raises(sqlite3.IntegrityError, match="use up the cap"):
+        insert(attempt=5)
+    connection.close()
