@@ -1,0 +1,216 @@
+"""Where the ledger lies: URLs, clocks, lost connections, and commits whose answer never came."""
+
+import re
+import time
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from sqlalchemy import create_engine
+
+from executor.audit import check_ledger
+from executor.bounds import Bounds
+from executor.errors import ClockUntrusted, IllegalTransition, LedgerError
+from executor.fill import Landing
+from executor.ledger import Ledger, clock, postgres
+from executor.ledger.clock import SystemClock
+from executor.reasons import Reason
+from executor.seal import SealKeys
+from tests.support import Setup, key, uuid
+
+KEYS = SealKeys.single(b"s" * 32)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("mysql://x/y", "`mysql` is not a database for a ledger"),
+        ("nonsense", "the ledger's URL is none"),
+        ("sqlite://", "`sqlite` is not a database for a ledger"),
+        ("sqlite:////nowhere/at/all/ledger.db", "nowhere"),
+        ("postgresql://nobody@127.0.0.1:1/none", "failed: connection"),
+    ],
+)
+def test_a_url_that_leads_nowhere_is_named(url, told):
+    with pytest.raises(LedgerError, match=re.escape(told)):
+        Ledger.open(url, seal_keys=KEYS)
+
+
+def test_a_password_is_not_told():
+    with pytest.raises(LedgerError) as error:
+        Ledger.open("postgresql://nobody:hunter2@127.0.0.1:1/none", seal_keys=KEYS)
+    assert "hunter2" not in str(error.value)
+
+
+def test_an_sqlite_url_is_a_path(tmp_path):
+    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}", seal_keys=KEYS) as ledger:
+        assert ledger.wallets() == ["*"]
+
+
+@pytest.mark.parametrize("setting", ["synchronous_commit = off", "default_transaction_read_only = on"])
+def test_a_server_that_does_not_keep_what_it_commits_is_refused(postgres_ledger, setting):
+    engine = create_engine(postgres_ledger)
+    name = engine.url.database
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(f'ALTER DATABASE "{name}" SET {setting}')
+        try:
+            with pytest.raises(LedgerError, match="is needed"):
+                Ledger.open(postgres_ledger, seal_keys=KEYS)
+        finally:
+            connection.exec_driver_sql(f'ALTER DATABASE "{name}" RESET ALL')
+    engine.dispose()
+
+
+def test_two_processes_may_open_one_postgresql_ledger_and_share_every_cap(postgres_setup):
+    other = postgres_setup.open()
+    postgres_setup.activate()
+    assert postgres_setup.guard.authorize(postgres_setup.request(1)).outcome == "allowed"
+    again = other.authorize(postgres_setup.request(1))
+    assert (again.outcome, again.authorization) == ("allowed", None)
+    assert other.authorize(postgres_setup.request(2)).authorization.attempt == 2
+    other.close()
+
+
+def test_a_read_only_ledger_on_postgresql_reads(postgres_setup):
+    postgres_setup.activate()
+    with Ledger.open(postgres_setup.path, seal_keys=KEYS, read_only=True) as ledger:
+        assert check_ledger(ledger).findings == ()
+        with pytest.raises(LedgerError, match="read-only"):
+            ledger.change(postgres_setup.wallet, lambda _wallet: None)
+
+
+def test_the_time_is_the_database_hosts(setup):
+    """Without a clock of the caller's: PostgreSQL's is read after the lock, and agrees with this host's."""
+    setup.activate()
+    setup.guard.close()
+    with Ledger.open(setup.path, seal_keys=KEYS) as ledger:
+        before = time.time_ns() // 1_000_000
+        now_ms = ledger.change(setup.wallet, lambda wallet: wallet.now_ms)
+    assert before - 1_000 <= now_ms <= time.time_ns() // 1_000_000 + 1_000
+
+
+def test_a_clock_that_was_set_while_we_run_is_not_believed(monkeypatch):
+    believed = SystemClock()
+    assert abs(believed() - time.time_ns() // 1_000_000) < 1_000
+    real = clock._wall_ms
+    for moved_ms in (3_000, -3_000):
+        monkeypatch.setattr(clock, "_wall_ms", lambda moved_ms=moved_ms: real() + moved_ms)
+        with pytest.raises(ClockUntrusted, match="was moved by"):
+            believed()
+    monkeypatch.setattr(clock, "_wall_ms", lambda: real() + 1_000)
+    assert believed()
+
+
+def test_a_database_whose_clock_differs_is_not_believed(postgres_ledger, monkeypatch):
+    made = Setup(postgres_ledger)
+    made.activate()
+    made.guard.close()
+    with Ledger.open(postgres_ledger, seal_keys=KEYS) as ledger:
+        monkeypatch.setattr(postgres.PostgresStore, "now_ms", lambda _self, _cursor, process_ms: process_ms + 5_000)
+        with pytest.raises(ClockUntrusted, match="the database's host says"):
+            ledger.change(made.wallet, lambda wallet: wallet.now_ms)
+
+
+def test_a_connection_that_is_lost_on_the_way_is_made_again(postgres_setup):
+    postgres_setup.activate()
+    tries = []
+
+    def work(wallet):
+        tries.append(wallet.again)
+        if len(tries) == 1:
+            admin = create_engine(postgres_setup.path)
+            with admin.begin() as connection:
+                connection.exec_driver_sql(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            admin.dispose()
+        return wallet.agent_move(uuid(1)).entry.seq
+
+    assert postgres_setup.guard.ledger.change(postgres_setup.wallet, work) == 2
+    assert tries == [False, True]
+
+
+def test_a_server_that_stays_away_is_told(postgres_setup):
+    postgres_setup.activate()
+
+    def gone(_wallet):
+        raise psycopg.OperationalError("the server is gone")
+
+    with pytest.raises(LedgerError, match="the server is gone"):
+        postgres_setup.guard.ledger.change(postgres_setup.wallet, gone)
+
+
+@pytest.fixture
+def lost_answer(postgres_setup, monkeypatch):
+    """Return a function after which the next commit happens, but its answer is lost."""
+    writing = postgres.PostgresStore.writing
+    lost = []
+
+    @contextmanager
+    def lossy(store):
+        with writing(store) as cursor:
+            yield cursor
+        if lost:
+            lost.pop()
+            raise psycopg.OperationalError("the connection was lost after the commit")
+
+    monkeypatch.setattr(postgres.PostgresStore, "writing", lossy)
+    yield lambda: lost.append(True)
+    assert lost == []
+    assert check_ledger(postgres_setup.guard.ledger).findings == ()
+
+
+def test_an_authorization_whose_commit_was_not_answered_is_still_the_askers(postgres_setup, lost_answer):
+    setup = postgres_setup
+    setup.activate()
+    lost_answer()
+    authorized = setup.guard.authorize(setup.request(1))
+    assert authorized.authorization.attempt == 1
+    setup.guard.check(authorized.authorization)
+    assert setup.guard.headroom(setup.wallet).executions.used == 1
+
+
+def test_an_activation_whose_commit_was_not_answered_is_in_force(postgres_setup, lost_answer):
+    setup = postgres_setup
+    setup.guard.reserve_session_key(setup.wallet, uuid(1), key(1).wallet_address)
+    lost_answer()
+    assert isinstance(setup.guard.activate(setup.permit()), Bounds)
+    lost_answer()
+    setup.guard.reserve_session_key(setup.wallet, uuid(2), key(2).wallet_address)
+    assert len(setup.guard.agents(setup.wallet)) == 2
+
+
+def test_each_later_step_whose_commit_was_not_answered_is_taken_once(postgres_setup, lost_answer):
+    setup = postgres_setup
+    setup.activate()
+    authorized = [setup.guard.authorize(setup.request(number)).authorization for number in range(4)]
+    for number in range(3):
+        lost_answer()
+        assert setup.sign(authorized[number], f"signature {number}") is None
+    lost_answer()
+    setup.guard.mark_failed(setup.wallet, authorized[0].execution_id, "no")
+    lost_answer()
+    setup.guard.mark_dead(setup.wallet, authorized[1].execution_id)
+    lost_answer()
+    landing = Landing(slot=7, sold=100 * 10**6, received=40 * 10**9, fee_lamports=5_000)
+    assert setup.guard.mark_landed(setup.wallet, authorized[2].execution_id, landing).filled_amount
+    lost_answer()
+    setup.guard.void(setup.wallet, authorized[3].execution_id, Reason.RAIL_UNAVAILABLE, "")
+    lost_answer()
+    assert setup.guard.stop(setup.wallet, uuid(1)) == []
+    states = [each.state for each in setup.guard.executions(setup.wallet, uuid(1))]
+    assert states == ["voided", "landed", "dead", "failed"]
+    with pytest.raises(IllegalTransition):
+        setup.guard.mark_dead(setup.wallet, authorized[1].execution_id)
+
+
+def test_an_interrupt_is_raised_and_nobody_waits_for_ever(setup):
+    setup.activate()
+
+    def interrupted(_wallet):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        setup.guard.ledger.change(setup.wallet, interrupted)
+    assert setup.guard.authorize(setup.request(1)).outcome == "allowed"
