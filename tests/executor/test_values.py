@@ -1,13 +1,17 @@
 """Small laws of the values: rounding, scope, fills, seals."""
 
+import json
+
 import pytest
 from pydantic import ValidationError
 
 from executor.assets import NATIVE_MINT, KnownAssets
 from executor.caps import value_micro_usd
-from executor.entries import chain_start, next_hash
+from executor.decide import Allowed, Check, Refused, Usage, read_decision
+from executor.entries import ActiveAgent, Entry, Head, Kind, chain_start, next_hash
 from executor.errors import IllegalTransition
 from executor.fill import Fill, Landing
+from executor.halts import Halt, Halter
 from executor.lifecycle import (
     AGENT_STEPS,
     ATTEMPT_STEP,
@@ -18,8 +22,10 @@ from executor.lifecycle import (
     require_attempt_step,
 )
 from executor.prices.quote import PICO, Quote
+from executor.reasons import Reason
+from executor.registry import read_assets
 from executor.seal import SealKeys
-from tests.support import JTO, T0, USDC, Setup
+from tests.support import JTO, T0, USDC, Setup, key, uuid
 
 
 @pytest.mark.parametrize(("amount", "micro"), [(0, 0), (1, 1), (1_000_000, 1_000_000), (999_999, 999_999)])
@@ -112,3 +118,104 @@ def test_a_value_takes_nothing_unknown_and_changes_nothing(setup):
         request.sell_amount = 1
     with pytest.raises(ValidationError):
         type(request).from_json_object({**request.to_json_object(), "bypass": True})
+
+
+def test_assets_are_read_from_a_file(tmp_path):
+    path = tmp_path / "assets.json"
+    path.write_text(json.dumps([USDC.to_json_object(), JTO.to_json_object()]))
+    registry = read_assets(path)
+    assert (registry.resolve("USDC"), registry.resolve(JTO.mint), registry.resolve("BONK")) == (USDC, JTO, None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        "[1]",
+        json.dumps([USDC.to_json_object() | {"decimals": "6"}]),
+        json.dumps([USDC.to_json_object(), JTO.to_json_object() | {"symbol": "USDC"}]),
+        json.dumps([USDC.to_json_object(), JTO.to_json_object() | {"mint": USDC.mint}]),
+    ],
+)
+def test_a_file_of_anything_else_is_refused(tmp_path, content):
+    path = tmp_path / "assets.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"."):
+        read_assets(path)
+
+
+HALT = Halt(wallet=key(1).wallet_address, by=Halter.USER, why="because", at_ms=T0)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        Usage(agent_state=AgentState.PAUSED, active_agents=0, attempt=1),
+        Usage(
+            agent_state=AgentState.ACTIVE,
+            active_agents=3,
+            attempt=501,
+            window_attempt_at_ms=T0,
+            halts=(HALT,),
+            intent_held_by=uuid(1),
+            window_micro_usd=2**60,
+            window_room_at_ms=T0 + 1,
+            fired_at_ms=T0 + 2,
+        ),
+    ],
+)
+def test_usage_is_read_as_it_was_written(usage):
+    assert Usage.from_json_object(json.loads(json.dumps(usage.to_json_object()))) == usage
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        Allowed(value_micro_usd=2**60),
+        Refused(reason=Reason.AGENT_UNKNOWN),
+        Refused(
+            reason=Reason.HALTED,
+            checks=(
+                Check(reason=Reason.HALTED, limit="no halt", actual="one"),
+                Check(reason=Reason.EXECUTIONS_OVER_CAP, limit="1", actual="2", retry_at_ms=T0),
+            ),
+            retry_at_ms=T0,
+        ),
+    ],
+)
+def test_a_decision_is_read_as_it_was_written(decision):
+    assert read_decision(json.loads(json.dumps(decision.to_json_object()))) == decision
+
+
+def test_heads_and_entries_are_read_as_they_were_written():
+    head = Head(
+        epoch="00",
+        wallet=key(1).wallet_address,
+        seq=7,
+        hash="ab",
+        at_ms=T0,
+        attempts=5,
+        open_attempts=2,
+        notional_micro_usd=2**60,
+        refusals=3,
+        refusals_unrecorded=4,
+        active={uuid(1): ActiveAgent(2, T0 + 1), uuid(2): ActiveAgent(3, T0 + 2, T0)},
+        halts=(HALT,),
+    )
+    assert Head.read(head.canonical_bytes()) == head
+    bare = Entry(wallet="w", seq=1, kind=Kind.REVOKED, at_ms=T0, body={"nonce": "00"})
+    full = Entry(
+        wallet="w",
+        seq=2,
+        kind=Kind.REFUSED,
+        at_ms=T0,
+        agent_id=uuid(1),
+        execution_id=uuid(2),
+        attempt=3,
+        refusal=4,
+        agent_state=AgentState.PAUSED,
+        body={"reason": "PERMIT_EXPIRED"},
+    )
+    for entry in (bare, full):
+        assert Entry.read(entry.canonical_bytes()) == entry
