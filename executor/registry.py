@@ -28,9 +28,4 @@ def read_assets(path: Path) -> KnownAssets:
     listed = json.loads(path.read_text("utf-8"))
     if not isinstance(listed, list):
         raise ValueError(f"`{path}` must hold a JSON array of assets")  # noqa: TRY004 - as for any other content
-    assets = [Asset.from_json_object(each) for each in listed]
-    for name in ("symbol", "mint"):
-        names = [getattr(asset, name) for asset in assets]
-        if len(set(names)) != len(names):
-            raise ValueError(f"`{path}` has two assets with the same {name}")
-    return KnownAssets(assets)
+    return KnownAssets(Asset.from_json_object(each) for each in listed)

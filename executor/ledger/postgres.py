@@ -9,7 +9,7 @@ commits.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, bindparam, create_engine, event, func, select
 
@@ -91,9 +91,12 @@ class PostgresStore:
     def writing(self) -> Iterator[Cursor]:
         """Lend a cursor in a transaction; commit it at the end."""
         connection = self.engine.raw_connection()
+        driver: Any = connection.driver_connection
         try:
-            yield Cursor(connection.cursor(), self.engine.dialect)
-            connection.commit()
+            # What needs no answer travels with what follows: a fire waits for its reads and its commit alone.
+            with driver.pipeline():
+                yield Cursor(driver.cursor(), self.engine.dialect)
+                driver.commit()
         except BaseException:
             connection.invalidate()
             raise
@@ -124,11 +127,11 @@ class PostgresStore:
 
     def share_halts(self, cursor: Cursor) -> None:
         """Keep halts of everything from coming in between."""
-        cursor.one(SHARE_LOCK, key=HALTS_LOCK)
+        cursor.send(SHARE_LOCK, key=HALTS_LOCK)
 
     def own_halts(self, cursor: Cursor) -> None:
         """Wait for every change under way, and let none begin."""
-        cursor.one(OWN_LOCK, key=HALTS_LOCK)
+        cursor.send(OWN_LOCK, key=HALTS_LOCK)
 
 
 def _require_safe(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:

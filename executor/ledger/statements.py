@@ -60,10 +60,9 @@ class Cursor:
         self._cursor = cursor
         self._dialect = dialect
 
-    def run(self, statement: Statement, **values: object) -> int:
-        """Run a statement that changes rows; return how many."""
+    def send(self, statement: Statement, **values: object) -> None:
+        """Run a statement whose answer nobody waits for; if it fails, the transaction does."""
         self._execute(statement, values)
-        return self._cursor.rowcount
 
     def one(self, statement: Statement, **values: object) -> Row | None:
         """Return the first row; None if there is none."""
@@ -94,21 +93,16 @@ _of_wallet = select(*SEALED).where(entries.c.wallet == bindparam("wallet"))
 READ_LEDGER: Final = Statement(select(ledger.c.content, ledger.c.key_id, ledger.c.mac))
 INSERT_LEDGER: Final = _insert(ledger)
 
-READ_HEAD: Final = Statement(
-    select(heads.c.content, heads.c.key_id, heads.c.mac).where(heads.c.wallet == bindparam("wallet"))
-)
+HEAD = (heads.c.content, heads.c.key_id, heads.c.mac, heads.c.seq)
+
+READ_HEAD: Final = Statement(select(*HEAD).where(heads.c.wallet == bindparam("wallet")))
 READ_EVERYBODY: Final = Statement(
     select(
-        heads.c.content,
-        heads.c.key_id,
-        heads.c.mac,
-        select(func.max(entries.c.seq)).where(entries.c.wallet == bindparam("everybody")).scalar_subquery(),
+        *HEAD, select(func.max(entries.c.seq)).where(entries.c.wallet == bindparam("everybody")).scalar_subquery()
     ).where(heads.c.wallet == bindparam("everybody"))
 )
 """The head for everybody, and how far its entries really go."""
-LOCK_HEAD: Final = Statement(
-    select(heads.c.content, heads.c.key_id, heads.c.mac).where(heads.c.wallet == bindparam("wallet")).with_for_update()
-)
+LOCK_HEAD: Final = Statement(select(*HEAD).where(heads.c.wallet == bindparam("wallet")).with_for_update())
 """On SQLite, whose writers are alone anyway, the same as READ_HEAD."""
 INSERT_HEAD: Final = Statement(
     insert_or(heads).values({column.name: bindparam(column.name) for column in heads.c}).on_conflict_do_nothing()
@@ -116,7 +110,7 @@ INSERT_HEAD: Final = Statement(
 """Another process may have made it a moment before."""
 ADVANCE_HEAD: Final = Statement(
     update(heads)
-    .where(heads.c.wallet == bindparam("of_wallet"), heads.c.seq == bindparam("from_seq"))
+    .where(heads.c.wallet == bindparam("of_wallet"))
     .values({name: bindparam(name) for name in ("seq", "open_attempts", "content", "key_id", "mac")})
 )
 

@@ -377,7 +377,7 @@ def _read_or_make(
             }
             content = canonicalize(held)
             seal = keys.seal(LEDGER_TAG, content)
-            cursor.run(
+            cursor.send(
                 sql.INSERT_LEDGER,
                 id=1,
                 executions_per_24h=wanted.executions_per_24h,

@@ -63,15 +63,19 @@ class Seals:
         self.epoch: Final = epoch
 
     def head(self, row: Row) -> Head:
-        """Return the head in `row` (content, key id, MAC). Raises LedgerTampered if the seal doesn't fit."""
-        known = self._read.get(row)
-        if isinstance(known, Head):
-            return known
-        content, key_id, mac = row
+        """Return the head in `row` (content, key id, MAC, sequence number), or raise LedgerTampered."""
+        *sealed, seq = row
+        known = self._read.get(tuple(sealed))
+        head = known if isinstance(known, Head) else self._head(*sealed)
+        if head.seq != seq:
+            raise LedgerTampered(f"the head of wallet `{head.wallet}` doesn't stand at its sequence number")
+        return head
+
+    def _head(self, content: bytes, key_id: str, mac: bytes) -> Head:
         if not fits(self._keys, Seal(key_id, mac), HEAD_TAG, content):
             raise LedgerTampered("a head doesn't fit its seal: it was changed, or the key is another")
         head = Head.read(content)
-        self._remember(row, head)
+        self._remember((content, key_id, mac), head)
         return head
 
     def entry(self, row: Row) -> SealedEntry:
@@ -126,7 +130,7 @@ class WalletView:
 
     def halts(self, agent_id: str | None = None) -> tuple[Halt, ...]:
         """Return the halts that hold the wallet's agent: those of everything, of the wallet, and its own."""
-        *row, newest = self._cursor.one(sql.READ_EVERYBODY, everybody=EVERYBODY) or (None, None, None, None)
+        *row, newest = self._cursor.one(sql.READ_EVERYBODY, everybody=EVERYBODY) or (None,) * 5
         everybody = self._seals.head(tuple(row))
         if (everybody.wallet, everybody.epoch, everybody.seq) != (EVERYBODY, self._seals.epoch, newest or 0):
             raise LedgerTampered("the halts of everything are not the newest")
@@ -272,7 +276,7 @@ class WalletTransaction(WalletView):
         chain_hash = next_hash(head.hash, content)
         hash_bytes = bytes.fromhex(chain_hash)
         seal = self._seals.seal_entry(content, hash_bytes)
-        self._cursor.run(
+        self._cursor.send(
             sql.INSERT_ENTRY,
             wallet=entry.wallet,
             seq=entry.seq,
@@ -313,18 +317,15 @@ class WalletTransaction(WalletView):
         if self.head is self._stored:
             return
         content, seal = self._seals.seal_head(self.head)
-        moved = self._cursor.run(
+        self._cursor.send(
             sql.ADVANCE_HEAD,
             of_wallet=self.head.wallet,
-            from_seq=self._stored.seq,
             seq=self.head.seq,
             open_attempts=self.head.open_attempts,
             content=content,
             key_id=seal.key_id,
             mac=seal.mac,
         )
-        if moved != 1:
-            raise LedgerTampered(f"the head of wallet `{self.head.wallet}` doesn't stand at its sequence number")
         self._stored = self.head
 
 
@@ -332,7 +333,7 @@ def insert_head(cursor: Cursor, seals: Seals, wallet: str) -> Head:
     """Write the head of a wallet that has no entry yet, unless another process just did; return it."""
     head = Head(epoch=seals.epoch, wallet=wallet, hash=chain_start(seals.epoch, wallet))
     content, seal = seals.seal_head(head)
-    cursor.run(
+    cursor.send(
         sql.INSERT_HEAD, wallet=wallet, seq=0, open_attempts=0, content=content, key_id=seal.key_id, mac=seal.mac
     )
     return head

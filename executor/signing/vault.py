@@ -59,7 +59,7 @@ class SessionVault:
             if held is None:
                 seed, nonce = self._random_bytes(SEED_BYTES), self._random_bytes(SecretBox.NONCE_SIZE)
                 box = bytes(self._box(wallet, agent_id).encrypt(seed, nonce))
-                cursor.run(sql.INSERT_SECRET, wallet=wallet, agent_id=agent_id, box=box)
+                cursor.send(sql.INSERT_SECRET, wallet=wallet, agent_id=agent_id, box=box)
                 key = SigningKey(seed)
             else:
                 key = self._open(wallet, agent_id, held[0])
