@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from contextlib import contextmanager
 from functools import partial
+from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
@@ -239,17 +240,18 @@ class Ledger:
             self._store.own_halts(cursor)
         else:
             self._store.share_halts(cursor)
-        transactions: dict[str, WalletTransaction] = {}
-        for change in sorted(changes, key=attrgetter("wallet")):
-            change.fault = None
-            try:
-                if change.wallet not in transactions:
-                    transactions[change.wallet] = self._lock(cursor, change, again=again)
-                change.make(transactions[change.wallet])
-            except ExecutorError as fault:
-                change.fault = fault
-        for transaction in transactions.values():
-            transaction.write_head()
+        by_wallet = attrgetter("wallet")
+        for _wallet, its_changes in groupby(sorted(changes, key=by_wallet), by_wallet):
+            transaction: WalletTransaction | None = None
+            for change in its_changes:
+                change.fault = None
+                try:
+                    transaction = transaction or self._lock(cursor, change, again=again)
+                    change.make(transaction)
+                except ExecutorError as fault:
+                    change.fault = fault
+            if transaction is not None:
+                transaction.write_head()  # now: EVERYBODY comes first, and all others read its halts
 
     def _lock(self, cursor: Cursor, change: _Change[Any], *, again: bool) -> WalletTransaction:
         wallet = change.wallet

@@ -1,0 +1,60 @@
+"""What changes that come at the same moment do to each other: each meeting is arranged, none is left to luck."""
+
+import threading
+import time
+
+from executor.audit import check_ledger
+from executor.decide import Allowed, Refused
+from executor.halts import EVERYTHING, Halter
+from executor.reasons import Reason
+
+DEADLINE_S = 30
+
+
+def until(condition):
+    """Wait until `condition` holds."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def together(ledger, *calls):
+    """Return what `calls` return, made in threads of their own, so that all ride in one commit."""
+    results = {}
+
+    def record(place, call):
+        results[place] = call()
+
+    threads = [threading.Thread(target=record, args=each) for each in enumerate(calls)]
+    for _ in range(ledger._store.writers_max):
+        ledger._writers.acquire()
+    for number, thread in enumerate(threads, 1):
+        thread.start()
+        until(lambda number=number: len(ledger._waiting) == number)
+    ledger._writers.release()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    for _ in range(ledger._store.writers_max - 1):
+        ledger._writers.release()
+    return [results[place] for place in range(len(calls))]
+
+
+def test_a_fire_in_one_commit_with_a_halt_of_everything_is_halted(setup):
+    setup.activate()
+    guard = setup.guard
+    decision, _signatures = together(
+        guard.ledger,
+        lambda: guard.authorize(setup.request()),
+        lambda: guard.halt(EVERYTHING, Halter.OPERATOR, "a drill"),
+    )
+    assert isinstance(decision, Refused)
+    assert decision.reason is Reason.HALTED
+    lifted, decision = together(
+        guard.ledger,
+        lambda: guard.lift(EVERYTHING, Halter.OPERATOR),
+        lambda: guard.authorize(setup.request(2)),
+    )
+    assert lifted
+    assert isinstance(decision, Allowed)
+    assert check_ledger(guard.ledger).findings == ()
