@@ -13,7 +13,7 @@ import json
 import secrets
 import threading
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
@@ -198,8 +198,9 @@ class Ledger:
     def _take(self) -> list[_Change[Any]]:
         """Take the changes that wait, oldest first."""
         taken: list[_Change[Any]] = []
-        while self._waiting and len(taken) < CHANGES_TOGETHER_MAX:
-            taken.append(self._waiting.popleft())
+        with suppress(IndexError):  # at the end: not asked for first, since another writer may take the last one then
+            while len(taken) < CHANGES_TOGETHER_MAX:
+                taken.append(self._waiting.popleft())
         return taken
 
     def _commit(self, changes: list[_Change[Any]]) -> None:
