@@ -83,6 +83,12 @@ def _insert(table: SqlTable) -> Statement:
     return Statement(insert(table).values({column.name: bindparam(column.name) for column in table.c}))
 
 
+def _insert_if_absent(table: SqlTable) -> Statement:
+    """Insert a row, unless another process made it a moment before."""
+    inserted = insert_or(table).values({column.name: bindparam(column.name) for column in table.c})
+    return Statement(inserted.on_conflict_do_nothing())
+
+
 COUNT_MAX: Final = bindparam("count_max", type_=BigInteger)
 
 SEALED = (entries.c.content, entries.c.hash, entries.c.key_id, entries.c.mac)
@@ -91,7 +97,7 @@ SEALED = (entries.c.content, entries.c.hash, entries.c.key_id, entries.c.mac)
 _of_wallet = select(*SEALED).where(entries.c.wallet == bindparam("wallet"))
 
 READ_LEDGER: Final = Statement(select(ledger.c.content, ledger.c.key_id, ledger.c.mac))
-INSERT_LEDGER: Final = _insert(ledger)
+INSERT_LEDGER: Final = _insert_if_absent(ledger)
 
 HEAD = (heads.c.content, heads.c.key_id, heads.c.mac, heads.c.seq)
 
@@ -104,10 +110,7 @@ READ_EVERYBODY: Final = Statement(
 """The head for everybody, and how far its entries really go."""
 LOCK_HEAD: Final = Statement(select(*HEAD).where(heads.c.wallet == bindparam("wallet")).with_for_update())
 """On SQLite, whose writers are alone anyway, the same as READ_HEAD."""
-INSERT_HEAD: Final = Statement(
-    insert_or(heads).values({column.name: bindparam(column.name) for column in heads.c}).on_conflict_do_nothing()
-)
-"""Another process may have made it a moment before."""
+INSERT_HEAD: Final = _insert_if_absent(heads)
 ADVANCE_HEAD: Final = Statement(
     update(heads)
     .where(heads.c.wallet == bindparam("of_wallet"))

@@ -373,12 +373,12 @@ def _read_or_make(
     with store.reading() if store.read_only else store.writing() as cursor:
         row = cursor.one(sql.READ_LEDGER)
         if row is None:
-            held: dict[str, Any] = {
+            made = {
                 "epoch": random_bytes(EPOCH_BYTES).hex(),
                 "schema": SCHEMA_VERSION,
                 "limits": wanted.to_json_object(),
             }
-            content = canonicalize(held)
+            content = canonicalize(made)
             seal = keys.seal(LEDGER_TAG, content)
             cursor.send(
                 sql.INSERT_LEDGER,
@@ -388,15 +388,20 @@ def _read_or_make(
                 key_id=seal.key_id,
                 mac=seal.mac,
             )
-            insert_head(cursor, Seals(keys, held["epoch"]), EVERYBODY)
-        else:
-            content, key_id, mac = row
-            if not fits(keys, Seal(key_id, mac), LEDGER_TAG, content):
-                raise LedgerTampered("the ledger's row doesn't fit its seal: it was changed, or the key is another")
-            held = json.loads(content)
+            row = cursor.one(sql.READ_LEDGER) or (content, *seal)
+            insert_head(cursor, Seals(keys, _held(row, keys)["epoch"]), EVERYBODY)
+    held = _held(row, keys)
     if held["schema"] != SCHEMA_VERSION:
         raise LedgerError(f"the ledger has schema {held['schema']}, but this version reads {SCHEMA_VERSION}")
     found = Limits.from_json_object(held["limits"])
     if limits not in (None, found):
         raise LedgerError(f"`{store.name}` holds other limits than those given; they are changed only on purpose")
     return held["epoch"], found
+
+
+def _held(row: sql.Row, keys: SealKeys) -> dict[str, Any]:
+    content, key_id, mac = row
+    if not fits(keys, Seal(key_id, mac), LEDGER_TAG, content):
+        raise LedgerTampered("the ledger's row doesn't fit its seal: it was changed, or the key is another")
+    held: dict[str, Any] = json.loads(content)
+    return held

@@ -1,14 +1,17 @@
 """What changes that come at the same moment do to each other: each meeting is arranged, none is left to luck."""
 
+import secrets
 import sys
 import threading
 import time
 
 from executor.audit import check_ledger
 from executor.decide import Allowed, Refused
+from executor.errors import LedgerError
 from executor.halts import EVERYTHING, Halter
-from executor.ledger import store
+from executor.ledger import Ledger, store
 from executor.reasons import Reason
+from executor.seal import SealKeys
 
 DEADLINE_S = 30
 
@@ -91,3 +94,24 @@ def test_writers_that_take_changes_at_once_take_each_of_them(sqlite_setup, monke
         sys.setswitchinterval(interval)
     assert faults == []
     assert sorted(taken) == list(range(count))
+
+
+def test_processes_that_make_a_ledger_at_the_same_moment_share_it(postgres_ledger):
+    both_found_none, opened, faults = threading.Barrier(2), [], []
+
+    def random_bytes(count):
+        both_found_none.wait(DEADLINE_S)
+        return secrets.token_bytes(count)
+
+    def open_one():
+        try:
+            opened.append(Ledger.open(postgres_ledger, seal_keys=SealKeys.single(bytes(32)), random_bytes=random_bytes))
+        except LedgerError as fault:
+            faults.append(fault)
+
+    run([open_one] * 2)
+    epochs = [ledger.epoch for ledger in opened]
+    for ledger in opened:
+        ledger.close()
+    assert faults == []
+    assert epochs == [epochs[0]] * 2
