@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from executor.limits import Limits
     from permits import VerifiedPermit
 
-__all__ = ["Agent", "activate", "activation", "agent", "agents", "end", "reserve", "revoke", "state"]
+__all__ = ["Agent", "activate", "activation", "agent", "agents", "end", "fired_at_ms", "reserve", "revoke", "state"]
 
 
 class Agent(NamedTuple):
@@ -53,16 +53,12 @@ def activate(
     if isinstance(outcome, Refused):
         return outcome
     require_agent_step(state(transaction, agent_id), AgentState.ACTIVE)
-    before = transaction.head.active.get(agent_id)
+    last_fire_ms = fired_at_ms(transaction, agent_id, limits)
     activated = transaction.append(
         Kind.ACTIVATED, agent_id, {"bounds": outcome.to_json_object()}, agent_state=AgentState.ACTIVE
     )
     transaction.forget_expired()
-    active = ActiveAgent(
-        activation=activated.entry.seq,
-        expires_at_ms=outcome.expires_at_ms,
-        fired_at_ms=None if before is None else before.fired_at_ms,
-    )
+    active = ActiveAgent(activated.entry.seq, outcome.expires_at_ms, last_fire_ms)
     transaction.set_active(agent_id, active)
     return outcome
 
@@ -129,6 +125,20 @@ def activation(view: WalletView, agent_id: str) -> SealedEntry | None:
     if (activated.entry.kind, activated.entry.agent_id) != (Kind.ACTIVATED, agent_id):
         raise LedgerTampered(f"the head names entry {active.activation} as the activation of `{agent_id}`")
     return activated
+
+
+def fired_at_ms(view: WalletView, agent_id: str, limits: Limits) -> int | None:
+    """Return when the agent was last authorized, Unix ms; None if it never was, or no limit asks.
+
+    For an agent that may fire, the sealed head says it; one that was paused or stopped meanwhile is looked up.
+    """
+    if not limits.min_interval_ms:
+        return None
+    active = view.head.active.get(agent_id)
+    if active is not None:
+        return active.fired_at_ms
+    fired = view.last_fire(agent_id)
+    return None if fired is None else fired.entry.at_ms
 
 
 def _done(transaction: WalletTransaction, verified: VerifiedPermit) -> Bounds | None:

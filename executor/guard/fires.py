@@ -14,7 +14,7 @@ from executor.entries import Kind
 from executor.errors import IllegalTransition
 from executor.evidence import Evidence
 from executor.fill import Fill
-from executor.guard.agents import activation, state
+from executor.guard.agents import activation, fired_at_ms, state
 from executor.lifecycle import AgentState, AttemptState, require_attempt_step
 from executor.reasons import Reason
 
@@ -242,7 +242,6 @@ def _evidence(
     if limits.notional_micro_usd_per_24h is not None and is_new:
         value = trade_value_micro_usd(bounds, request, quotes, view.now_ms) or 0
         window, room_at_ms = _window_micro_usd(view, limits.notional_micro_usd_per_24h - value)
-    held = active.get(request.agent_id)
     return Evidence(
         activation=activated.entry.seq,
         request=request,
@@ -255,7 +254,7 @@ def _evidence(
             intent_held_by=_intent_held_by(view, request),
             window_micro_usd=window,
             window_room_at_ms=room_at_ms,
-            fired_at_ms=held.fired_at_ms if held is not None and is_new else None,
+            fired_at_ms=fired_at_ms(view, request.agent_id, limits) if is_new else None,
         ),
         quotes=tuple(quote for each in quotes.values() for quote in each),
         limits=limits,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, bindparam, extract, func, insert, select, update
+from sqlalchemy import BigInteger, bindparam, extract, func, insert, literal_column, select, update
 from sqlalchemy import Table as SqlTable
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
@@ -140,6 +140,15 @@ FIND_LAST_MOVE: Final = Statement(
 )
 FIND_LAST_MOVE_TO: Final = Statement(
     _of_wallet.where(entries.c.agent_id == bindparam("agent_id"), entries.c.agent_state == bindparam("agent_state"))
+    .order_by(entries.c.seq.desc())
+    .limit(1)
+)
+FIND_LAST_FIRE: Final = Statement(
+    _of_wallet.where(
+        entries.c.agent_id == bindparam("agent_id"),
+        entries.c.step == literal_column("0"),
+        entries.c.attempt.is_not(None),
+    )
     .order_by(entries.c.seq.desc())
     .limit(1)
 )

@@ -171,6 +171,11 @@ class WalletView:
             raise LedgerTampered(f"entry {moved.entry.seq} of wallet `{self.head.wallet}` stands where another belongs")
         return moved
 
+    def last_fire(self, agent_id: str) -> SealedEntry | None:
+        """Return the newest entry that authorized the agent; None if none ever did."""
+        row = self._cursor.one(sql.FIND_LAST_FIRE, wallet=self.head.wallet, agent_id=agent_id)
+        return None if row is None else self._trusted(row, kind=Kind.AUTHORIZED, agent_id=agent_id)
+
     def reservation(self, session_pubkey: str) -> SealedEntry | None:
         """Return the entry that reserved the session key; None if this wallet never did."""
         row = self._cursor.one(sql.FIND_SESSION_KEY, wallet=self.head.wallet, session_pubkey=session_pubkey)

@@ -79,6 +79,27 @@ def test_an_agent_keeps_its_distance_and_the_others_keep_theirs(limited):
     assert reason(setup.guard.authorize(setup.request(5))) == "allowed"
 
 
+@pytest.mark.parametrize("how", ["stopped", "paused", "forgotten"])
+def test_the_distance_is_kept_past_a_stop_or_a_pause(limited, how):
+    setup = limited(min_interval_ms=2 * HOUR_MS)
+    setup.activate(1)
+    fired_ms = setup.now_ms
+    assert reason(setup.guard.authorize(setup.request(1))) == "allowed"
+    setup.now_ms += HOUR_MS
+    if how == "stopped":
+        setup.guard.stop(setup.wallet, uuid(1))
+        setup.now_ms += 1
+    elif how == "paused":
+        assert reason(setup.guard.authorize(setup.request(2))) is Reason.PERMIT_EXPIRED
+    else:
+        setup.activate(2)
+    setup.activate(1, lifetime_s=7200)
+    refused = setup.guard.authorize(setup.request(3))
+    assert (refused.reason, refused.retry_at_ms) == (Reason.INTERVAL_TOO_SHORT, fired_ms + 2 * HOUR_MS)
+    setup.now_ms = refused.retry_at_ms
+    assert reason(setup.guard.authorize(setup.request(4))) == "allowed"
+
+
 def test_an_attempt_does_not_stand_in_its_own_way_when_it_is_signed(limited):
     setup = limited(min_interval_ms=10_000, notional_micro_usd_per_24h=TRADE_MICRO_USD)
     setup.activate()
