@@ -49,13 +49,13 @@ def decide_activation(
     checks = (
         *(Check(reason=Reason.HALTED, limit="no halt", actual=str(halt)) for halt in standing.halts),
         _key_reserved(permit, standing),
+        _not_yet_valid(permit, now_ms),
         _fresh_enough(permit, limits, now_ms),
         _newer(permit, standing),
         _nonce_unspent(permit, standing),
         _same_scope(bounds, standing),
-        _not_completed(standing),
         _assets_known(permit, resolved),
-        _not_yet_valid(permit, now_ms),
+        _not_completed(standing),
         _unexpired(permit, now_ms),
         _agents_within_cap(standing, limits),
     )
@@ -70,6 +70,17 @@ def _key_reserved(permit: Permit, standing: Standing) -> Check | None:
         return None
     return Check(
         reason=Reason.SESSION_KEY_NOT_RESERVED, limit=permit.agent_id, actual=standing.reserved_for or "not reserved"
+    )
+
+
+def _not_yet_valid(permit: Permit, now_ms: int) -> Check | None:
+    if permit.issued_at_ms <= now_ms + CLOCK_SKEW_MS:
+        return None
+    return Check(
+        reason=Reason.PERMIT_NOT_YET_VALID,
+        limit=timestamp(now_ms),
+        actual=permit.issued_at,
+        retry_at_ms=permit.issued_at_ms,
     )
 
 
@@ -105,12 +116,6 @@ def _same_scope(bounds: Bounds | None, standing: Standing) -> Check | None:
     return Check(reason=Reason.SCOPE_CHANGED, limit=current.scope, actual=bounds.scope)
 
 
-def _not_completed(standing: Standing) -> Check | None:
-    if standing.agent_state is not AgentState.COMPLETED:
-        return None
-    return Check(reason=Reason.AGENT_COMPLETED, limit="an agent with work left", actual=AgentState.COMPLETED)
-
-
 def _assets_known(permit: Permit, resolved: list[Asset | None]) -> Check | None:
     unknown = [name for name, asset in zip(permit.asset_whitelist, resolved, strict=True) if asset is None]
     if not unknown:
@@ -118,15 +123,10 @@ def _assets_known(permit: Permit, resolved: list[Asset | None]) -> Check | None:
     return Check(reason=Reason.ASSET_UNKNOWN, limit="known assets", actual=" ".join(unknown))
 
 
-def _not_yet_valid(permit: Permit, now_ms: int) -> Check | None:
-    if permit.issued_at_ms <= now_ms + CLOCK_SKEW_MS:
+def _not_completed(standing: Standing) -> Check | None:
+    if standing.agent_state is not AgentState.COMPLETED:
         return None
-    return Check(
-        reason=Reason.PERMIT_NOT_YET_VALID,
-        limit=timestamp(now_ms),
-        actual=permit.issued_at,
-        retry_at_ms=permit.issued_at_ms,
-    )
+    return Check(reason=Reason.AGENT_COMPLETED, limit="an agent with work left", actual=AgentState.COMPLETED)
 
 
 def _unexpired(permit: Permit, now_ms: int) -> Check | None:

@@ -192,6 +192,7 @@ def decide(
     sell, buy = _legs(request, bounds, quotes, now_ms)
     value = _value_micro_usd(sell, buy)
     checks = (
+        _agent_known(usage),
         *_halted(usage),
         _agent_active(usage),
         _permit_unexpired(bounds, now_ms),
@@ -261,20 +262,25 @@ def _value_micro_usd(sell: _Leg, buy: _Leg) -> int | None:
     )
 
 
+def _agent_known(usage: Usage) -> Check | None:
+    if usage.agent_state is not AgentState.RESERVED:
+        return None
+    return Check(reason=Reason.AGENT_UNKNOWN, limit=AgentState.ACTIVE, actual=usage.agent_state)
+
+
 def _halted(usage: Usage) -> Iterable[Check]:
     return [Check(reason=Reason.HALTED, limit="no halt", actual=str(halt)) for halt in usage.halts]
 
 
 INACTIVE = {
-    AgentState.RESERVED: Reason.AGENT_UNKNOWN,
-    AgentState.PAUSED: Reason.AGENT_PAUSED,
-    AgentState.STOPPED: Reason.AGENT_STOPPED,
     AgentState.COMPLETED: Reason.AGENT_COMPLETED,
+    AgentState.STOPPED: Reason.AGENT_STOPPED,
+    AgentState.PAUSED: Reason.AGENT_PAUSED,
 }
 
 
 def _agent_active(usage: Usage) -> Check | None:
-    if usage.agent_state is AgentState.ACTIVE:
+    if usage.agent_state in {AgentState.ACTIVE, AgentState.RESERVED}:
         return None
     return Check(reason=INACTIVE[usage.agent_state], limit=AgentState.ACTIVE, actual=usage.agent_state)
 

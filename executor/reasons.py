@@ -18,10 +18,13 @@ class Reason(StrEnum):
     CLOCK_UNTRUSTED = "CLOCK_UNTRUSTED"
     """The clock went back by more than 2 s."""
 
-    AGENT_UNKNOWN = "AGENT_UNKNOWN"
-    """The wallet has no agent of this id, or none that a permit was ever activated for."""
     EXECUTION_CONFLICT = "EXECUTION_CONFLICT"
     """The executionId was used before, with other content."""
+    AUTHORIZATION_EXPIRED = "AUTHORIZATION_EXPIRED"
+    """The authorization wasn't used within its life of 60 s."""
+
+    AGENT_UNKNOWN = "AGENT_UNKNOWN"
+    """The wallet has no agent of this id, or none that a permit was ever activated for."""
     HALTED = "HALTED"
     """The user or the operator halted the agent, the wallet or everything, and hasn't lifted that."""
 
@@ -73,8 +76,6 @@ class Reason(StrEnum):
     INTERVAL_TOO_SHORT = "INTERVAL_TOO_SHORT"
     """The agent fired too short a time ago."""
 
-    AUTHORIZATION_EXPIRED = "AUTHORIZATION_EXPIRED"
-    """The authorization wasn't used within its life of 60 s."""
     TRANSACTION_REFUSED = "TRANSACTION_REFUSED"
     """The rail built a transaction that is not what was authorized; it was not signed."""
     RAIL_UNAVAILABLE = "RAIL_UNAVAILABLE"
