@@ -6,7 +6,7 @@ state doesn't allow, a transaction that isn't the authorized one. Each leaves no
     ExecutorError
     ├── LedgerError            the ledger can't be opened or used
     │   ├── LedgerTampered     what it holds was not written by a holder of the seal key
-    │   ├── ClockUntrusted     the time went back; nothing is decided on such a clock
+    │   ├── ClockUntrusted     clocks are more than 2 s apart; nothing is decided on such a clock
     │   └── UnknownWallet      the ledger has nothing of this wallet
     ├── IllegalTransition      the attempt or agent is not in a state that allows this step
     ├── TransactionRefused     a transaction is not exactly what was authorized, so it is not signed
@@ -42,7 +42,7 @@ class LedgerTampered(LedgerError):
 
 
 class ClockUntrusted(LedgerError):
-    """The clock stands more than 2 s before a time that the ledger has seen."""
+    """The clock was set, or stands more than 2 s before the ledger's last time or apart from the database's host."""
 
 
 class UnknownWallet(LedgerError):

@@ -16,7 +16,7 @@ class Reason(StrEnum):
     LEDGER_TAMPERED = "LEDGER_TAMPERED"
     """What the ledger holds of this wallet was changed by somebody without the seal key."""
     CLOCK_UNTRUSTED = "CLOCK_UNTRUSTED"
-    """The clock went back by more than 2 s."""
+    """Nobody knows the time: a clock was set, or it is more than 2 s behind the ledger or off the database's host."""
 
     EXECUTION_CONFLICT = "EXECUTION_CONFLICT"
     """The executionId was used before, with other content."""

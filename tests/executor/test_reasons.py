@@ -1,8 +1,10 @@
-"""One order: that of the enum, and of the checks as they are written."""
+"""One order: that of the enum, of the checks as they are written, and of the page that explains them."""
 
 import ast
 import inspect
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +24,12 @@ from tests.support import HOUR_MS, JTO, T0, USDC, WALLET, key, uuid
 
 ORDER = list(Reason)
 DAY_MS = 24 * HOUR_MS
+GENERATOR = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "reasons.py"))
+SAID = GENERATOR["SAID"]
+
+FAULTS = {Reason.LEDGER_TAMPERED, Reason.CLOCK_UNTRUSTED}
+SETTLED = {Reason.INTENT_TAKEN, Reason.EXECUTIONS_OVER_CAP, Reason.INTERVAL_TOO_SHORT}
+"""What `decide` can't say of an attempt that it has allowed before."""
 
 
 def checks_of(module, function):
@@ -124,3 +132,25 @@ def test_what_the_execution_itself_is_refused_for_comes_before_its_agent(sqlite_
         Reason.AGENT_UNKNOWN,
         Reason.HALTED,
     ]
+
+
+def test_the_page_is_what_the_generator_gives():
+    assert GENERATOR["PAGE"].read_text("utf-8") == GENERATOR["page"](), "run `python docs/reasons.py`"
+
+
+def test_the_page_tells_of_each_reason_in_that_order():
+    assert list(SAID) == ORDER
+    headings = [line for line in GENERATOR["page"]().splitlines() if line.startswith("## ")]
+    assert headings == [f"## `{reason}`" for reason in ORDER]
+
+
+def test_the_page_says_of_each_call_what_its_checks_may_say():
+    given = {call: {reason for reason in SAID if call in SAID[reason].calls.split()} for call in GENERATOR["CALLS"]}
+    fire, activation_ = dict(FIRE), dict(ACTIVATION)
+    assert given["fire"] == set(fire) | FAULTS | {Reason.EXECUTION_CONFLICT}
+    assert given["activation"] == set(activation_) | FAULTS
+    assert given["signing"] == set(fire) - SETTLED | {Reason.AUTHORIZATION_EXPIRED}
+    assert set().union(*given.values()) == set(Reason)
+    assert {reason for reason in SAID if SAID[reason].retry} == {
+        reason for reason, curable in (fire | activation_).items() if curable
+    }
