@@ -1,11 +1,12 @@
 """The audit: what the ledger says, checked against itself from the first entry to the last.
 
 It trusts nothing but the seal keys: every seal, every link of the chain, every number without a gap, every permit's id
-and every decision, made again from its evidence.
+and every decision, made again from its evidence, under limits that were in force then.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -17,7 +18,9 @@ from executor.errors import LedgerError
 from executor.evidence import replay
 from executor.halts import Halt, Halter, Scope
 from executor.ledger import EVERYBODY
+from executor.ledger.clock import APART_MS_MAX
 from executor.lifecycle import AgentState
+from executor.limits import Limits
 from permits import keys, permit_id
 
 if TYPE_CHECKING:
@@ -40,6 +43,13 @@ class Report(NamedTuple):
     """What is wrong, a line each; empty: nothing."""
 
 
+class _Held(NamedTuple):
+    """Limits, and from when on everybody was held to them, Unix ms."""
+
+    from_ms: int
+    limits: Limits
+
+
 def check_ledger(ledger: Ledger) -> Report:
     """Check what concerns everybody, and every wallet of `ledger`; a wallet's check ends at its first broken entry."""
     findings: list[str] = []
@@ -48,7 +58,8 @@ def check_ledger(ledger: Ledger) -> Report:
     for wallet in (EVERYBODY, *wallets):
         try:
             with ledger.view(wallet) as view:
-                for entry, finding in _check_wallet(view, ledger.epoch):
+                held = _limits_held(ledger)  # looked up later than what the view shows, so that none is missing
+                for entry, finding in _check_wallet(view, ledger.epoch, held):
                     count += entry is not None
                     if finding is not None:
                         findings.append(f"{wallet}: {finding}")
@@ -57,9 +68,9 @@ def check_ledger(ledger: Ledger) -> Report:
     return Report(len(wallets), count, tuple(findings))
 
 
-def _check_wallet(view: WalletView, epoch: str) -> Iterator[tuple[Entry | None, str | None]]:
+def _check_wallet(view: WalletView, epoch: str, held: list[_Held]) -> Iterator[tuple[Entry | None, str | None]]:
     """Yield each entry with what is wrong about it, then what is wrong about the whole."""
-    summed = _Sum(hash=chain_start(epoch, view.head.wallet))
+    summed = _Sum(hash=chain_start(epoch, view.head.wallet), limits=held[0].limits)
     for sealed, index in _all(view):
         entry = sealed.entry
         if next_hash(summed.hash, sealed.content) != sealed.hash:
@@ -69,10 +80,12 @@ def _check_wallet(view: WalletView, epoch: str) -> Iterator[tuple[Entry | None, 
             yield entry, f"entry {entry.seq} is filed under what it doesn't say"
             return
         summed.add(entry, sealed.hash)
-        yield entry, _finding(entry, summed)
+        yield entry, _finding(entry, summed, held)
     yield from ((None, finding) for finding in _head_findings(view.head, summed))
     if view.head_index() != (view.head.seq, view.head.open_attempts):
         yield None, "the head is filed under what it doesn't say"
+    if view.head.wallet == EVERYBODY and view.stored_cap() != summed.limits.executions_per_24h:
+        yield None, "storage itself keeps another cap on executions than the limits"
 
 
 @dataclass
@@ -80,6 +93,10 @@ class _Sum:
     """What a wallet's entries add up to."""
 
     hash: str
+    limits: Limits
+    """Those that EVERYBODY's entries lead to."""
+    limits_joined: bool = True
+    """Whether each change of them was one of those before it."""
     seq: int = 0
     attempts: int = 0
     open_attempts: int = 0
@@ -104,6 +121,9 @@ class _Sum:
             self.active[entry.agent_id] = entry
         elif entry.agent_state is not None:
             self.active.pop(entry.agent_id, None)
+        if entry.kind is Kind.LIMITS_CHANGED:
+            self.limits_joined &= self.limits == Limits.from_json_object(entry.body["old"])
+            self.limits = Limits.from_json_object(entry.body["new"])
         if entry.kind in {Kind.HALTED, Kind.LIFTED}:
             halt = Halt.from_json_object(entry.body["halt"])
             self.halts.pop((halt.scope, halt.by), None)
@@ -120,6 +140,10 @@ def _head_findings(head: Head, summed: _Sum) -> Iterator[str]:
             yield f"the head counts {getattr(head, name)} {name}, its entries {getattr(summed, name)}"
     if sorted(head.halts, key=str) != sorted(summed.halts.values(), key=str):
         yield "the head knows other halts than its entries"
+    if not summed.limits_joined:
+        yield "limits were changed that weren't in force"
+    if head.limits != (summed.limits if head.wallet == EVERYBODY else None):
+        yield "the head knows other limits than its entries"
     unexpired = {
         agent_id: entry.seq
         for agent_id, entry in summed.active.items()
@@ -145,7 +169,7 @@ def _firing(head: Head) -> dict[str, int]:
     }
 
 
-def _finding(entry: Entry, summed: _Sum) -> str | None:
+def _finding(entry: Entry, summed: _Sum, held: list[_Held]) -> str | None:
     if entry.attempt not in (None, summed.attempts):
         return f"entry {entry.seq} is attempt {entry.attempt}, but should be {summed.attempts}"
     if entry.refusal not in (None, summed.refusals):
@@ -153,12 +177,33 @@ def _finding(entry: Entry, summed: _Sum) -> str | None:
     if entry.kind is Kind.ACTIVATED and not _id_fits(_bounds(entry)):
         return f"entry {entry.seq}: the permit's id is not that of its bounds"
     if "evidence" in entry.body:
+        if Limits.from_json_object(entry.body["evidence"]["limits"]) not in _held_at(held, entry.at_ms):
+            return f"entry {entry.seq} was decided by limits that weren't in force"
         activated = summed.activations.get(entry.body["evidence"]["activation"])
         if activated is None:
             return f"entry {entry.seq} was decided by no activation"
         if replay(entry, activated) != read_decision(entry.body["decision"]):
             return f"entry {entry.seq}: its evidence leads to another decision"
     return None
+
+
+def _limits_held(ledger: Ledger) -> list[_Held]:
+    """Return what everybody was held to, one after the other; as far as it can be read: the rest is told elsewhere."""
+    held = [_Held(0, ledger.first_limits)]
+    with suppress(LedgerError), ledger.view(EVERYBODY) as view:
+        changes = (sealed.entry for sealed, _ in _all(view) if sealed.entry.kind is Kind.LIMITS_CHANGED)
+        held.extend(_Held(entry.at_ms, Limits.from_json_object(entry.body["new"])) for entry in changes)
+    return held
+
+
+def _held_at(held: list[_Held], at_ms: int) -> list[Limits]:
+    """Return the limits that may have been in force at `at_ms`: two wallets' times may lie a little apart."""
+    ends = [*(each.from_ms for each in held[1:]), at_ms]
+    return [
+        each.limits
+        for each, end_ms in zip(held, ends, strict=True)
+        if each.from_ms - APART_MS_MAX <= at_ms <= end_ms + APART_MS_MAX
+    ]
 
 
 def _bounds(activated: Entry) -> Bounds:

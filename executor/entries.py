@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from executor.halts import Halt
 from executor.lifecycle import ATTEMPT_STEP, AgentState
+from executor.limits import Limits
 from permits.canonical import canonicalize
 
 __all__ = ["ENDS", "Entry", "Head", "Kind", "chain_start", "index_of", "next_hash"]
@@ -40,6 +41,8 @@ class Kind(StrEnum):
     NEXT_RUN_SET = "next-run-set"
     HALTED = "halted"
     LIFTED = "lifted"
+    LIMITS_CHANGED = "limits-changed"
+    """Everybody is held to other limits; on the chain of everybody alone."""
     REFUSED = "refused"
     AUTHORIZED = "authorized"
     VOIDED = "voided"
@@ -115,7 +118,7 @@ class ActiveAgent(NamedTuple):
     activation: int
     expires_at_ms: int
     fired_at_ms: int | None = None
-    """When it was last authorized, Unix ms; kept where a limit asks for it."""
+    """When it was last authorized, Unix ms; None if it never was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,11 +147,15 @@ class Head:
     """The agents that may fire, by agentId."""
     halts: tuple[Halt, ...] = ()
     """The halts of this wallet and its agents; in the head for everybody, those of everything."""
+    limits: Limits | None = None
+    """In the head for everybody: what every user is held to."""
 
     def canonical_bytes(self) -> bytes:
         """Return the one spelling of this head that is stored and sealed."""
+        limits = {} if self.limits is None else {"limits": self.limits.to_json_object()}
         return canonicalize(
-            {
+            limits
+            | {
                 "epoch": self.epoch,
                 "wallet": self.wallet,
                 "seq": self.seq,
@@ -168,6 +175,7 @@ class Head:
     def read(cls, content: bytes) -> Head:
         """Return the head that `canonical_bytes` spelled: sealed content, which is as it was written."""
         members = json.loads(content)
+        limits = members.get("limits")
         return cls(
             epoch=members["epoch"],
             wallet=members["wallet"],
@@ -181,6 +189,7 @@ class Head:
             refusals_unrecorded=members["refusalsUnrecorded"],
             active={agent_id: ActiveAgent(*agent) for agent_id, agent in members["active"].items()},
             halts=tuple(Halt.from_json_object(halt) for halt in members["halts"]),
+            limits=None if limits is None else Limits.from_json_object(limits),
         )
 
 

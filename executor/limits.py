@@ -1,7 +1,8 @@
 """The limits that hold for every user, whatever a permit says.
 
-They live in a sealed row of the ledger: opening it with others fails until they are changed on purpose. The defaults
-are those of TrueFinance's realtime API ("Caps that bound everything"), where it gives any.
+They live in the sealed head that every fire reads: opening the ledger with others fails, and only
+`Ledger.change_limits` changes them, for everybody at once. The defaults are those of TrueFinance's realtime
+API ("Caps that bound everything"), where it gives any.
 """
 
 from __future__ import annotations
@@ -17,23 +18,28 @@ __all__ = ["CLOCK_SKEW_MS", "Limits"]
 CLOCK_SKEW_MS: Final = 1_000
 """How far clocks may disagree. It is held against the agent: permits end early, slots free late."""
 
+COUNT_MAX: Final = 2**53 - 1
+"""The integers that JSON readers agree on."""
+YEAR_S: Final = 366 * 86_400
+"""No permit lives longer, so no time needs to be."""
+
 
 class Limits(Value):
     """Limits for all users of one ledger."""
 
-    active_agents: Annotated[int, Field(ge=0)] = 20
+    active_agents: Annotated[int, Field(ge=0, le=COUNT_MAX)] = 20
     """Active, unexpired agents of one user."""
-    executions_per_24h: Annotated[int, Field(ge=1)] = 500
+    executions_per_24h: Annotated[int, Field(ge=1, le=COUNT_MAX)] = 500
     """Authorized attempts of one user in any 24 hours."""
     max_slippage_bps: Annotated[int, Field(ge=0, le=10_000)] = 300
     """How far the minimum received may lie below the quotes, in 1/10,000, inclusive."""
-    expiry_margin_s: Annotated[int, Field(ge=0)] = 90
+    expiry_margin_s: Annotated[int, Field(ge=0, le=YEAR_S)] = 90
     """No fire this close to the permit's end: a transaction may take as long to land (150 blocks of 0.4 s)."""
-    authorization_ttl_s: Annotated[int, Field(ge=1)] = 60
+    authorization_ttl_s: Annotated[int, Field(ge=1, le=YEAR_S)] = 60
     """How long an authorization may be signed on."""
-    max_permit_age_s: Annotated[int, Field(ge=1)] = 3_600
+    max_permit_age_s: Annotated[int, Field(ge=1, le=YEAR_S)] = 3_600
     """How long after `issuedAt` a permit may still be activated."""
-    notional_micro_usd_per_24h: Annotated[int | None, Field(ge=0, le=2**53 - 1)] = None
+    notional_micro_usd_per_24h: Annotated[int | None, Field(ge=0, le=COUNT_MAX)] = None
     """What one user's attempts of any 24 hours may be worth together, inclusive, in 1e-6 USD; None: no such limit."""
-    min_interval_ms: Annotated[int, Field(ge=0)] = 0
+    min_interval_ms: Annotated[int, Field(ge=0, le=YEAR_S * 1000)] = 0
     """The least time between two attempts of one agent."""

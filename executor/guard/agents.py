@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from executor.assets import AssetRegistry
     from executor.bounds import Bounds
     from executor.ledger import SealedEntry, WalletTransaction, WalletView
-    from executor.limits import Limits
     from permits import VerifiedPermit
 
 __all__ = ["Agent", "activate", "activation", "agent", "agents", "end", "fired_at_ms", "reserve", "revoke", "state"]
@@ -42,18 +41,17 @@ def reserve(transaction: WalletTransaction, agent_id: str, session_pubkey: str) 
     transaction.append(Kind.RESERVED, agent_id, {"sessionPubkey": session_pubkey}, agent_state=AgentState.RESERVED)
 
 
-def activate(
-    transaction: WalletTransaction, verified: VerifiedPermit, assets: AssetRegistry, limits: Limits
-) -> Bounds | Refused:
+def activate(transaction: WalletTransaction, verified: VerifiedPermit, assets: AssetRegistry) -> Bounds | Refused:
     """Put a verified permit into force, or tell why not."""
     agent_id = verified.permit.agent_id
     if transaction.again and (done := _done(transaction, verified)):
         return done
-    outcome = decide_activation(verified, _standing(transaction, verified), assets, limits, transaction.now_ms)
+    standing = _standing(transaction, verified)
+    outcome = decide_activation(verified, standing, assets, transaction.limits, transaction.now_ms)
     if isinstance(outcome, Refused):
         return outcome
     require_agent_step(state(transaction, agent_id), AgentState.ACTIVE)
-    last_fire_ms = fired_at_ms(transaction, agent_id, limits)
+    last_fire_ms = fired_at_ms(transaction, agent_id)
     activated = transaction.append(
         Kind.ACTIVATED, agent_id, {"bounds": outcome.to_json_object()}, agent_state=AgentState.ACTIVE
     )
@@ -127,13 +125,11 @@ def activation(view: WalletView, agent_id: str) -> SealedEntry | None:
     return activated
 
 
-def fired_at_ms(view: WalletView, agent_id: str, limits: Limits) -> int | None:
-    """Return when the agent was last authorized, Unix ms; None if it never was, or no limit asks.
+def fired_at_ms(view: WalletView, agent_id: str) -> int | None:
+    """Return when the agent was last authorized, Unix ms; None if it never was.
 
     For an agent that may fire, the sealed head says it; one that was paused or stopped meanwhile is looked up.
     """
-    if not limits.min_interval_ms:
-        return None
     active = view.head.active.get(agent_id)
     if active is not None:
         return active.fired_at_ms

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from executor.guard.headroom import Headroom
     from executor.halts import Halt, Halter, Scope
     from executor.ledger import SealedEntry
+    from executor.limits import Limits
     from executor.reasons import Reason
     from executor.request import FireRequest
     from permits import SignedPermit, SignedRevocation
@@ -104,6 +105,10 @@ class AsyncGuard:
     async def halts(self, wallet: str | None = None) -> Sequence[Halt]:
         """Return the halts in force."""
         return await self._call(self.guard.halts, wallet)
+
+    async def change_limits(self, limits: Limits) -> None:
+        """Hold every user to `limits` from now on."""
+        await self._call(self.guard.change_limits, limits)
 
     async def authorize(self, request: FireRequest) -> Decision:
         """Decide on `request`, and count it if it is allowed."""

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from executor.decide import Decision
     from executor.fill import Landing
     from executor.ledger import SealedEntry, WalletTransaction, WalletView
-    from executor.limits import Limits
     from executor.prices.quote import PriceSource
     from executor.request import FireRequest
 
@@ -56,14 +55,12 @@ class Execution(NamedTuple):
     """Its entries, in order."""
 
 
-def authorize(
-    transaction: WalletTransaction, request: FireRequest, prices: PriceSource, limits: Limits, claim: str
-) -> Decision:
+def authorize(transaction: WalletTransaction, request: FireRequest, prices: PriceSource, claim: str) -> Decision:
     """Decide on `request`, record that, and count it if it is allowed: its holder then proves it by `claim`."""
     stored = transaction.execution(request.execution_id)
     if stored:
-        return _stored_answer(transaction, stored, request, limits, claim)
-    decided = _decide(transaction, request, prices, limits)
+        return _stored_answer(transaction, stored, request, claim)
+    decided = _decide(transaction, request, prices)
     if decided is None:
         return Refused(reason=Reason.AGENT_UNKNOWN)
     evidence, bounds, decision = decided
@@ -72,10 +69,11 @@ def authorize(
         _refuse(transaction, request, decision, body)
         return decision
     head = transaction.head
-    moves: dict[str, Any] = {"notional_micro_usd": head.notional_micro_usd + decision.value_micro_usd}
-    if limits.min_interval_ms:
-        fired = head.active[request.agent_id]._replace(fired_at_ms=transaction.now_ms)
-        moves["active"] = {**head.active, request.agent_id: fired}
+    fired = head.active[request.agent_id]._replace(fired_at_ms=transaction.now_ms)
+    moves = {
+        "notional_micro_usd": head.notional_micro_usd + decision.value_micro_usd,
+        "active": {**head.active, request.agent_id: fired},
+    }
     decided_entry = transaction.append(
         Kind.AUTHORIZED,
         request.agent_id,
@@ -84,32 +82,28 @@ def authorize(
         execution_id=request.execution_id,
         attempt=evidence.usage.attempt,
     )
-    authorization = _authorization(decided_entry, evidence, bounds, limits, claim)
+    authorization = _authorization(decided_entry, evidence, bounds, claim)
     return Allowed(value_micro_usd=decision.value_micro_usd, authorization=authorization)
 
 
-def explain(view: WalletView, request: FireRequest, prices: PriceSource, limits: Limits) -> Decision:
+def explain(view: WalletView, request: FireRequest, prices: PriceSource) -> Decision:
     """Return what `authorize` would answer, and write nothing."""
     stored = view.execution(request.execution_id)
     if stored:
-        return _stored_answer(view, stored, request, limits, claim=None)
-    decided = _decide(view, request, prices, limits)
+        return _stored_answer(view, stored, request, claim=None)
+    decided = _decide(view, request, prices)
     return Refused(reason=Reason.AGENT_UNKNOWN) if decided is None else decided[2]
 
 
 def record_signature(
-    transaction: WalletTransaction,
-    authorization: Authorization,
-    signed: dict[str, Any],
-    prices: PriceSource,
-    limits: Limits,
+    transaction: WalletTransaction, authorization: Authorization, signed: dict[str, Any], prices: PriceSource
 ) -> Refused | None:
     """Record what was `signed`, if the rules still allow it at this moment; else void the attempt and tell why."""
     if transaction.again and is_last(transaction, authorization.execution_id, Kind.SIGNED, signed):
         return None
     decided = step_to(transaction, authorization.execution_id, AttemptState.SIGNED)
-    require_genuine(transaction, decided, authorization, limits)
-    refused, evidence = _decide_again(transaction, decided, prices, limits)
+    require_genuine(transaction, decided, authorization)
+    refused, evidence = _decide_again(transaction, decided, prices)
     kind = Kind.SIGNED if refused is None else Kind.VOIDED
     body = signed if refused is None else {"reason": refused.reason, **evidence, "decision": refused.to_json_object()}
     transaction.append(kind, authorization.agent_id, body, execution_id=authorization.execution_id)
@@ -165,13 +159,13 @@ def step_to(view: WalletView, execution_id: str, following: AttemptState) -> Sea
     return steps[0]
 
 
-def require_genuine(view: WalletView, decided: SealedEntry, authorization: Authorization, limits: Limits) -> None:
+def require_genuine(view: WalletView, decided: SealedEntry, authorization: Authorization) -> None:
     """Hold `authorization` against the entry that it says it is from: callers' objects are not trusted."""
     if decided.entry.body["claimHash"] != claim_hash(authorization.claim):
         raise IllegalTransition("the attempt was authorized to another caller")
     evidence = Evidence.from_json_object(decided.entry.body["evidence"])
     bounds = view.entry(evidence.activation).bounds
-    given = _authorization(decided, evidence, bounds, limits, authorization.claim)
+    given = _authorization(decided, evidence, bounds, authorization.claim)
     if type(authorization) is not Authorization or authorization != given:
         raise IllegalTransition("the authorization is not the one that was given")
 
@@ -193,46 +187,41 @@ def window_starts(view: WalletView) -> int:
     return low
 
 
-def _decide(
-    view: WalletView, request: FireRequest, prices: PriceSource, limits: Limits
-) -> tuple[Evidence, Bounds, Decision] | None:
+def _decide(view: WalletView, request: FireRequest, prices: PriceSource) -> tuple[Evidence, Bounds, Decision] | None:
     activated = activation(view, request.agent_id)
     if activated is None:
         return None
     attempt = view.head.attempts + 1
-    evidence = _evidence(view, request, activated, attempt, prices, limits)
+    evidence = _evidence(view, request, activated, attempt, prices)
     return evidence, activated.bounds, evidence.decide(activated.bounds, view.now_ms)
 
 
 def _decide_again(
-    transaction: WalletTransaction, decided: SealedEntry, prices: PriceSource, limits: Limits
+    transaction: WalletTransaction, decided: SealedEntry, prices: PriceSource
 ) -> tuple[Refused | None, dict[str, Any]]:
     """Hold an authorized attempt against everything once more, at this moment's state, quotes and time.
 
     The second value is the evidence, as an entry keeps it; empty where the decision needed none.
     """
     entry = decided.entry
-    if transaction.now_ms >= entry.at_ms + limits.authorization_ttl_s * 1000:
+    before = Evidence.from_json_object(entry.body["evidence"])
+    request = before.request
+    ttl_s = min(before.limits.authorization_ttl_s, transaction.limits.authorization_ttl_s)
+    if transaction.now_ms >= entry.at_ms + ttl_s * 1000:
         return Refused(reason=Reason.AUTHORIZATION_EXPIRED), {}
-    request = Evidence.from_json_object(entry.body["evidence"]).request
     activated = activation(transaction, request.agent_id)
     if activated is None or entry.attempt is None:
         return Refused(reason=Reason.AGENT_UNKNOWN), {}
-    evidence = _evidence(transaction, request, activated, entry.attempt, prices, limits)
+    evidence = _evidence(transaction, request, activated, entry.attempt, prices)
     decision = evidence.decide(activated.bounds, transaction.now_ms)
     return decision if isinstance(decision, Refused) else None, {"evidence": evidence.to_json_object()}
 
 
 def _evidence(
-    view: WalletView,
-    request: FireRequest,
-    activated: SealedEntry,
-    attempt: int,
-    prices: PriceSource,
-    limits: Limits,
+    view: WalletView, request: FireRequest, activated: SealedEntry, attempt: int, prices: PriceSource
 ) -> Evidence:
     """Gather what the decision on the user's `attempt` needs; one that is authorized already doesn't count itself."""
-    bounds, active = activated.bounds, view.head.active
+    bounds, active, limits = activated.bounds, view.head.active, view.limits
     back = attempt - limits.executions_per_24h
     assets = (bounds.whitelist.get(request.sell), bounds.whitelist.get(request.buy))
     mints = dict.fromkeys([*(asset.mint for asset in assets if asset), NATIVE_MINT])
@@ -254,7 +243,7 @@ def _evidence(
             intent_held_by=_intent_held_by(view, request),
             window_micro_usd=window,
             window_room_at_ms=room_at_ms,
-            fired_at_ms=fired_at_ms(view, request.agent_id, limits) if is_new else None,
+            fired_at_ms=fired_at_ms(view, request.agent_id) if is_new and limits.min_interval_ms else None,
         ),
         quotes=tuple(quote for each in quotes.values() for quote in each),
         limits=limits,
@@ -303,9 +292,7 @@ def worth_before(view: WalletView, number: int) -> int:
     return int(view.attempt(number).entry.body["worthBefore"])
 
 
-def _stored_answer(
-    view: WalletView, stored: list[SealedEntry], request: FireRequest, limits: Limits, claim: str | None
-) -> Decision:
+def _stored_answer(view: WalletView, stored: list[SealedEntry], request: FireRequest, claim: str | None) -> Decision:
     """Return what was answered before. Only the caller who gets it again by the claim of then may sign on it."""
     decided = stored[0]
     if decided.entry.body["evidence"]["request"] != request.to_json_object():
@@ -315,7 +302,7 @@ def _stored_answer(
         return decision
     evidence = Evidence.from_json_object(decided.entry.body["evidence"])
     bounds = view.entry(evidence.activation).bounds
-    return replace(decision, authorization=_authorization(decided, evidence, bounds, limits, claim))
+    return replace(decision, authorization=_authorization(decided, evidence, bounds, claim))
 
 
 def _refuse(transaction: WalletTransaction, request: FireRequest, refused: Refused, body: dict[str, Any]) -> None:
@@ -341,9 +328,7 @@ def _refuse(transaction: WalletTransaction, request: FireRequest, refused: Refus
         transaction.set_active(request.agent_id, None)
 
 
-def _authorization(
-    decided: SealedEntry, evidence: Evidence, bounds: Bounds, limits: Limits, claim: str
-) -> Authorization:
+def _authorization(decided: SealedEntry, evidence: Evidence, bounds: Bounds, claim: str) -> Authorization:
     request = evidence.request
     return Authorization(
         wallet=request.wallet,
@@ -357,6 +342,6 @@ def _authorization(
         buy=bounds.whitelist[request.buy],
         min_received=request.min_received,
         entry_hash=decided.hash,
-        expires_at_ms=decided.entry.at_ms + limits.authorization_ttl_s * 1000,
+        expires_at_ms=decided.entry.at_ms + evidence.limits.authorization_ttl_s * 1000,
         claim=claim,
     )

@@ -15,6 +15,7 @@ What entries hold, by kind:
 | trigger-armed | condition |
 | next-run-set | nextRunAt, if there will be one |
 | halted, lifted | halt |
+| limits-changed | old, new |
 | authorized, refused | evidence, decision; authorized also claimHash and worthBefore, refused also reason |
 | voided | reason, and detail; or evidence and decision, where the rules said no at signing |
 | signed | txSignature, transaction (hex), lastValidBlockHeight |
@@ -163,11 +164,8 @@ class Guard:
         if isinstance(signed, SignedPermit):
             signed = SignedPermit.from_json_object(signed.to_json_object())  # whatever class it came as
         verified = verify(signed, envelopes=ENVELOPES)
-        limits = self.ledger.limits
         try:
-            return self.ledger.change(
-                verified.wallet, lambda wallet: agents.activate(wallet, verified, self._assets, limits)
-            )
+            return self.ledger.change(verified.wallet, lambda wallet: agents.activate(wallet, verified, self._assets))
         except UnknownWallet:
             return Refused(reason=Reason.SESSION_KEY_NOT_RESERVED)
         except (LedgerTampered, ClockUntrusted) as fault:
@@ -265,6 +263,12 @@ class Guard:
                 return view.halts()
         return self.headroom(wallet).halts
 
+    # Limits
+
+    def change_limits(self, limits: Limits) -> None:
+        """Hold every user to `limits` from now on; raises as `Ledger.change_limits`, which says more."""
+        self.ledger.change_limits(limits)
+
     # Fires
 
     def authorize(self, request: FireRequest) -> Decision:
@@ -296,7 +300,7 @@ class Guard:
         """Return what `authorize` would answer now, by the same code, and write nothing."""
         try:
             with self.ledger.view(request.wallet) as view:
-                return fires.explain(view, request, self._prices, self.ledger.limits)
+                return fires.explain(view, request, self._prices)
         except (UnknownWallet, LedgerTampered, ClockUntrusted) as fault:
             return _refusal_of(fault)
 
@@ -310,7 +314,7 @@ class Guard:
         """
         with self.ledger.view(authorization.wallet) as view:
             decided = fires.step_to(view, authorization.execution_id, AttemptState.SIGNED)
-            fires.require_genuine(view, decided, authorization, self.ledger.limits)
+            fires.require_genuine(view, decided, authorization)
 
     def mark_signed(
         self,
@@ -336,10 +340,8 @@ class Guard:
             "transaction": transaction_bytes.hex(),
             "lastValidBlockHeight": last_valid_block_height,
         }
-        limits = self.ledger.limits
         return self.ledger.change(
-            authorization.wallet,
-            lambda wallet: fires.record_signature(wallet, authorization, signed, self._prices, limits),
+            authorization.wallet, lambda wallet: fires.record_signature(wallet, authorization, signed, self._prices)
         )
 
     def void(self, wallet: str, execution_id: str, reason: Reason, detail: str) -> None:
@@ -395,7 +397,7 @@ class Guard:
     def headroom(self, wallet: str) -> Headroom:
         """Return how much of each cap the wallet has left. Raises UnknownWallet, LedgerError as `Ledger.view`."""
         with self.ledger.view(wallet) as view:
-            return headroom(view, self.ledger.limits)
+            return headroom(view)
 
     def execution(self, wallet: str, execution_id: str) -> Execution | None:
         """Return the story of one execution; None if the wallet has none of this id."""
@@ -440,8 +442,8 @@ class Guard:
     def _authorizing(self, request: FireRequest) -> Callable[[WalletTransaction], Decision]:
         """Return the work that decides on `request`: made again after a lost commit, it holds the same claim."""
         request = type(request).model_validate(request)  # a copy may have been changed past its rules
-        claim, limits = self._random_bytes(CLAIM_BYTES).hex(), self.ledger.limits
-        return lambda wallet: fires.authorize(wallet, request, self._prices, limits, claim)
+        claim = self._random_bytes(CLAIM_BYTES).hex()
+        return lambda wallet: fires.authorize(wallet, request, self._prices, claim)
 
     def _look(self, wallet: str, look: Callable[[WalletView], T], unknown: U) -> T | U:
         try:

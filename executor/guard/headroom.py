@@ -10,7 +10,6 @@ from executor.guard.fires import window_starts, worth_before
 if TYPE_CHECKING:
     from executor.halts import Halt
     from executor.ledger import WalletView
-    from executor.limits import Limits
 
 __all__ = ["Headroom", "Room", "headroom"]
 
@@ -35,17 +34,18 @@ class Headroom(NamedTuple):
     executions: Room
     """Authorized attempts of the last 24 hours."""
     next_slot_at_ms: int | None
-    """When the oldest of them leaves the window, Unix ms; None if there are none."""
+    """When the next of their slots comes free, Unix ms; None if there are none."""
     notional_micro_usd: Room | None
     """What they are worth, in 1e-6 USD; None where no limit asks."""
     halts: tuple[Halt, ...]
     """Those of everything, of the wallet, and of its agents."""
 
 
-def headroom(view: WalletView, limits: Limits) -> Headroom:
+def headroom(view: WalletView) -> Headroom:
     """Return how much of each cap the wallet has left."""
-    head, first = view.head, window_starts(view)
+    head, first, limits = view.head, window_starts(view), view.limits
     used = head.attempts - first + 1
+    frees = max(first, head.attempts + 1 - limits.executions_per_24h)  # of more than a lowered cap, the oldest don't
     cap = limits.notional_micro_usd_per_24h
     return Headroom(
         at_ms=view.now_ms,
@@ -53,7 +53,7 @@ def headroom(view: WalletView, limits: Limits) -> Headroom:
             count_unexpired((each.expires_at_ms for each in head.active.values()), view.now_ms), limits.active_agents
         ),
         executions=Room(used, limits.executions_per_24h),
-        next_slot_at_ms=slot_free_at_ms(view.attempt(first).entry.at_ms) if used else None,
+        next_slot_at_ms=slot_free_at_ms(view.attempt(frees).entry.at_ms) if used else None,
         notional_micro_usd=None if cap is None else Room(head.notional_micro_usd - worth_before(view, first), cap),
         halts=(*view.halts(), *(halt for halt in head.halts if halt.agent_id is not None)),
     )

@@ -97,7 +97,9 @@ SEALED = (entries.c.content, entries.c.hash, entries.c.key_id, entries.c.mac)
 _of_wallet = select(*SEALED).where(entries.c.wallet == bindparam("wallet"))
 
 READ_LEDGER: Final = Statement(select(ledger.c.content, ledger.c.key_id, ledger.c.mac))
-INSERT_LEDGER: Final = _insert_if_absent(ledger)
+INSERT_LEDGER: Final = _insert(ledger)
+READ_STORED_CAP: Final = Statement(select(ledger.c.executions_per_24h))
+CHANGE_STORED_CAP: Final = Statement(update(ledger).values(executions_per_24h=bindparam("executions_per_24h")))
 
 HEAD = (heads.c.content, heads.c.key_id, heads.c.mac, heads.c.seq)
 

@@ -18,7 +18,7 @@ from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeVar
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -28,7 +28,7 @@ from executor.ledger import statements as sql
 from executor.ledger.clock import APART_MS_MAX, Clock, SystemClock
 from executor.ledger.schema import SCHEMA_VERSION
 from executor.ledger.sqlite import SqliteStore
-from executor.ledger.wallet import EVERYBODY, Seals, WalletTransaction, WalletView, fits, insert_head
+from executor.ledger.wallet import EVERYBODY, Seals, WalletTransaction, WalletView, fits, for_everybody, insert_head
 from executor.limits import Limits
 from executor.seal import Seal
 from permits.canonical import canonicalize
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from executor.entries import Head
     from executor.ledger.postgres import PostgresStore
-    from executor.ledger.statements import Cursor
+    from executor.ledger.statements import Cursor, Row
     from executor.seal import SealKeys
 
 __all__ = ["Ledger"]
@@ -59,17 +59,18 @@ if TYPE_CHECKING:
 class Ledger:
     """An open ledger. Use it as a context manager, or `close` it. Threads may share it."""
 
-    def __init__(self, store: Store, seal_keys: SealKeys, clock: Clock | None, epoch: str, limits: Limits) -> None:
+    def __init__(self, store: Store, seal_keys: SealKeys, clock: Clock | None, made: Made) -> None:
         self._store = store
-        self._seals = Seals(seal_keys, epoch)
+        self._seals = Seals(seal_keys, made.epoch)
         self._host_clock = clock is None
         self._clock: Clock = clock or SystemClock()
         self._waiting: deque[_Change[Any]] = deque()
         self._writers = threading.Semaphore(store.writers_max)
         self._some_ended = threading.Condition()
-        self.epoch: Final = epoch
+        self.epoch: Final = made.epoch
         """The ledger's id, in hex: no two ledgers share it, nor does a restored copy keep it."""
-        self.limits: Final = limits
+        self.first_limits: Final = made.limits
+        """Those that it was made with."""
 
     @classmethod
     def open(
@@ -102,16 +103,41 @@ class Ledger:
             with _told(store):
                 if not read_only:
                     store.create()
-                epoch, held = _read_or_make(store, seal_keys, limits, random_bytes)
+                made = _read_or_make(store, seal_keys, limits or Limits(), random_bytes)
+            ledger = cls(store, seal_keys, clock, made)
+            ledger.require_limits(limits)
         except BaseException:
             store.close()
             raise
-        return cls(store, seal_keys, clock, epoch, held)
+        return ledger
 
     @property
     def engine(self) -> Engine:
         """SQLAlchemy's engine on the ledger's database, for reading and for tools."""
         return self._store.engine
+
+    @property
+    def limits(self) -> Limits:
+        """What every user is held to now: read anew each time. Raises as `view` does."""
+        with _told(self._store), self._store.reading() as cursor:
+            return for_everybody(cursor, self._seals).limits
+
+    def require_limits(self, limits: Limits | None) -> None:
+        """Raise LedgerError if everybody is held to others than `limits`, where any are given."""
+        if limits not in (None, self.limits):
+            raise LedgerError(f"`{self._store.name}` holds other limits than those given; they change only on purpose")
+
+    def change_limits(self, limits: Limits) -> None:
+        """Hold every user to `limits` from now on, in every process; the same again change nothing.
+
+        A fire under way is decided wholly by the old ones or wholly by the new; once this returns, none by the old.
+
+        Raises:
+            LedgerError: as `change`.
+
+        """
+        limits = Limits.model_validate(limits)  # a copy may have been changed past its rules
+        self.change(EVERYBODY, lambda everybody: everybody.change_limits(limits))
 
     def close(self) -> None:
         """Close the database and give up the lock."""
@@ -150,8 +176,8 @@ class Ledger:
         for change in changes:
             while not change.ended:
                 with self._writers:
-                    if self._waiting:
-                        self._commit(self._take())
+                    if taken := self._take():
+                        self._commit(taken)
                 with self._some_ended:  # another thread may have taken it along
                     self._some_ended.wait_for(partial(self._is_settled, change))
         return changes
@@ -365,43 +391,41 @@ def _told_of(store: Store, error: Exception) -> Exception:
     return error
 
 
-def _read_or_make(
-    store: Store, keys: SealKeys, limits: Limits | None, random_bytes: Callable[[int], bytes]
-) -> tuple[str, Limits]:
-    """Return the ledger's epoch and limits from its sealed row, written first if there is none."""
-    wanted = limits or Limits()
-    with store.reading() if store.read_only else store.writing() as cursor:
+class Made(NamedTuple):
+    """What a ledger is made with, and keeps for ever."""
+
+    epoch: str
+    limits: Limits
+
+
+def _read_or_make(store: Store, keys: SealKeys, limits: Limits, random_bytes: Callable[[int], bytes]) -> Made:
+    """Return what the ledger's sealed row says; if there is none, write it, and the head for everybody."""
+    if store.read_only:
+        with store.reading() as cursor:
+            row = cursor.one(sql.READ_LEDGER)
+            if row is None:
+                raise LedgerError(f"`{store.name}` holds no ledger")
+            return _read(row, keys)
+    with store.writing() as cursor:
+        store.own_halts(cursor)  # of two processes that begin at once, one makes it
         row = cursor.one(sql.READ_LEDGER)
-        if row is None:
-            made = {
-                "epoch": random_bytes(EPOCH_BYTES).hex(),
-                "schema": SCHEMA_VERSION,
-                "limits": wanted.to_json_object(),
-            }
-            content = canonicalize(made)
-            seal = keys.seal(LEDGER_TAG, content)
-            cursor.send(
-                sql.INSERT_LEDGER,
-                id=1,
-                executions_per_24h=wanted.executions_per_24h,
-                content=content,
-                key_id=seal.key_id,
-                mac=seal.mac,
-            )
-            row = cursor.one(sql.READ_LEDGER) or (content, *seal)
-            insert_head(cursor, Seals(keys, _held(row, keys)["epoch"]), EVERYBODY)
-    held = _held(row, keys)
-    if held["schema"] != SCHEMA_VERSION:
-        raise LedgerError(f"the ledger has schema {held['schema']}, but this version reads {SCHEMA_VERSION}")
-    found = Limits.from_json_object(held["limits"])
-    if limits not in (None, found):
-        raise LedgerError(f"`{store.name}` holds other limits than those given; they are changed only on purpose")
-    return held["epoch"], found
+        return _make(cursor, keys, Made(random_bytes(EPOCH_BYTES).hex(), limits)) if row is None else _read(row, keys)
 
 
-def _held(row: sql.Row, keys: SealKeys) -> dict[str, Any]:
+def _make(cursor: Cursor, keys: SealKeys, made: Made) -> Made:
+    content = canonicalize({"epoch": made.epoch, "schema": SCHEMA_VERSION, "limits": made.limits.to_json_object()})
+    seal = keys.seal(LEDGER_TAG, content)
+    cap = made.limits.executions_per_24h
+    cursor.send(sql.INSERT_LEDGER, id=1, executions_per_24h=cap, content=content, key_id=seal.key_id, mac=seal.mac)
+    insert_head(cursor, Seals(keys, made.epoch), EVERYBODY, made.limits)
+    return made
+
+
+def _read(row: Row, keys: SealKeys) -> Made:
     content, key_id, mac = row
     if not fits(keys, Seal(key_id, mac), LEDGER_TAG, content):
         raise LedgerTampered("the ledger's row doesn't fit its seal: it was changed, or the key is another")
-    held: dict[str, Any] = json.loads(content)
-    return held
+    held = json.loads(content)
+    if held["schema"] != SCHEMA_VERSION:
+        raise LedgerError(f"the ledger has schema {held['schema']}, but this version reads {SCHEMA_VERSION}")
+    return Made(held["epoch"], Limits.from_json_object(held["limits"]))

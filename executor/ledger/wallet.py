@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from executor.bounds import Bounds
 from executor.caps import is_expired
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from executor.entries import ActiveAgent
     from executor.halts import Halt
     from executor.ledger.statements import Cursor, Row, Statement
+    from executor.limits import Limits
 
 __all__ = ["SealedEntry", "Seals", "WalletTransaction", "WalletView"]
 
@@ -124,18 +125,24 @@ class WalletView:
         self.head = head
 
     @cached_property
+    def _for_everybody(self) -> ForEverybody:
+        return for_everybody(self._cursor, self._seals)
+
+    @property
+    def limits(self) -> Limits:
+        """What every user is held to: the same for all of this look or change."""
+        return self._for_everybody.limits
+
+    @cached_property
     def now_ms(self) -> int:
         """The one time of this look or change, Unix ms. Raises ClockUntrusted if nobody knows it."""
         return self._time()
 
     def halts(self, agent_id: str | None = None) -> tuple[Halt, ...]:
         """Return the halts that hold the wallet's agent: those of everything, of the wallet, and its own."""
-        *row, newest = self._cursor.one(sql.READ_EVERYBODY, everybody=EVERYBODY) or (None,) * 5
-        everybody = self._seals.head(tuple(row))
-        if (everybody.wallet, everybody.epoch, everybody.seq) != (EVERYBODY, self._seals.epoch, newest or 0):
-            raise LedgerTampered("the halts of everything are not the newest")
+        everything = self._for_everybody.halts
         own = (halt for halt in self.head.halts if halt.agent_id in (None, agent_id))
-        return everybody.halts if self.head.wallet == EVERYBODY else (*everybody.halts, *own)
+        return everything if self.head.wallet == EVERYBODY else (*everything, *own)
 
     def entry(self, seq: int) -> SealedEntry:
         """Return the entry at `seq`. Raises LedgerTampered unless it is there, as its head says it must be."""
@@ -237,6 +244,11 @@ class WalletView:
         rows = self._cursor.all(sql.SCAN_INDEX, wallet=self.head.wallet, after=seq, count_max=count_max)
         return [dict(zip(names, row, strict=True)) for row in rows]
 
+    def stored_cap(self) -> object:
+        """Return the cap on executions as storage's own trigger knows it: for the audit."""
+        row = self._cursor.one(sql.READ_STORED_CAP)
+        return None if row is None else row[0]
+
     def _present(self, statement: Statement, **place: int) -> SealedEntry:
         row = self._cursor.one(statement, wallet=self.head.wallet, **place)
         if row is None:
@@ -305,6 +317,15 @@ class WalletTransaction(WalletView):
         """Let the head say something else: see `Head`."""
         self.head = replace(self.head, at_ms=self.now_ms, **changes)
 
+    def change_limits(self, limits: Limits) -> None:
+        """Hold every user to `limits` from now on: in the transaction of EVERYBODY alone. The same change nothing."""
+        held = self.head.limits
+        if held is None or held == limits:
+            return
+        body = {"old": held.to_json_object(), "new": limits.to_json_object()}
+        self.append(Kind.LIMITS_CHANGED, None, body, {"limits": limits})
+        self._cursor.send(sql.CHANGE_STORED_CAP, executions_per_24h=limits.executions_per_24h)
+
     def set_active(self, agent_id: str, agent: ActiveAgent | None) -> None:
         """Let the agent fire under `agent`, or, with None, no longer."""
         others = {each: held for each, held in self.head.active.items() if each != agent_id}
@@ -334,9 +355,32 @@ class WalletTransaction(WalletView):
         self._stored = self.head
 
 
-def insert_head(cursor: Cursor, seals: Seals, wallet: str) -> Head:
-    """Write the head of a wallet that has no entry yet, unless another process just did; return it."""
-    head = Head(epoch=seals.epoch, wallet=wallet, hash=chain_start(seals.epoch, wallet))
+class ForEverybody(NamedTuple):
+    """What concerns every wallet."""
+
+    halts: tuple[Halt, ...]
+    """Those of everything."""
+    limits: Limits
+
+
+def for_everybody(cursor: Cursor, seals: Seals) -> ForEverybody:
+    """Return what the head for everybody says, by one statement.
+
+    Raises LedgerTampered if it is gone, or isn't the newest.
+    """
+    row = cursor.one(sql.READ_EVERYBODY, everybody=EVERYBODY)
+    if row is None:
+        raise LedgerTampered("the head for everybody is gone")
+    *sealed, newest = row
+    head = seals.head(tuple(sealed))
+    if (head.wallet, head.epoch, head.seq) != (EVERYBODY, seals.epoch, newest or 0) or head.limits is None:
+        raise LedgerTampered("the halts of everything and the limits are not the newest")
+    return ForEverybody(head.halts, head.limits)
+
+
+def insert_head(cursor: Cursor, seals: Seals, wallet: str, limits: Limits | None = None) -> Head:
+    """Store and return the head of a wallet that has no entry yet; `limits` for EVERYBODY."""
+    head = Head(epoch=seals.epoch, wallet=wallet, hash=chain_start(seals.epoch, wallet), limits=limits)
     content, seal = seals.seal_head(head)
     cursor.send(
         sql.INSERT_HEAD, wallet=wallet, seq=0, open_attempts=0, content=content, key_id=seal.key_id, mac=seal.mac

@@ -5,10 +5,12 @@ import sqlite3
 
 import pytest
 
-from executor.audit import check_ledger
-from executor.entries import Entry, Head, chain_start, index_of, next_hash
+from executor.audit import _Held, _held_at, check_ledger
+from executor.entries import Entry, Head, Kind, chain_start, index_of, next_hash
+from executor.ledger import EVERYBODY
 from executor.ledger.wallet import ENTRY_TAG, HEAD_TAG
-from tests.support import key, mint, uuid
+from executor.limits import Limits
+from tests.support import HOUR_MS, T0, key, mint, uuid
 
 
 @pytest.fixture
@@ -81,6 +83,38 @@ def test_a_decision_by_no_activation(used):
     evidence = {**used.guard.entries(used.wallet)[2].entry.body["evidence"], "activation": 1}
     findings = rewrite(used, changing("authorized", evidence=evidence))
     assert any("decided by no activation" in finding for finding in findings)
+
+
+def test_a_decision_by_limits_that_never_held(used):
+    evidence = used.guard.entries(used.wallet)[2].entry.body["evidence"]
+    wider = {**evidence, "limits": {**evidence["limits"], "activeAgents": 21}}
+    findings = rewrite(used, changing("authorized", evidence=wider))
+    assert any("was decided by limits that weren't in force" in finding for finding in findings)
+
+
+def test_limits_that_nobody_changed(used):
+    limits = Limits(active_agents=21).to_json_object()
+    findings = rewrite(used, lambda entry: entry, head={"limits": limits})
+    assert any("the head knows other limits than its entries" in finding for finding in findings)
+
+
+def test_a_change_of_limits_that_did_not_hold(used):
+    body = {"old": Limits(active_agents=21).to_json_object(), "new": Limits(active_agents=22).to_json_object()}
+    moves = {"limits": Limits(active_agents=22)}
+    used.guard.ledger.change(EVERYBODY, lambda everybody: everybody.append(Kind.LIMITS_CHANGED, None, body, moves))
+    (finding,) = check_ledger(used.guard.ledger).findings
+    assert "limits were changed that weren't in force" in finding
+
+
+@pytest.mark.parametrize("at_ms", [T0 - 2_000, T0 + HOUR_MS - 1, T0 + HOUR_MS + 2_000, T0 + HOUR_MS + 2_001])
+def test_each_decision_is_held_against_the_limits_of_its_time(used, at_ms):
+    used.now_ms += HOUR_MS
+    used.guard.change_limits(Limits(active_agents=21))
+    with used.guard.ledger.view(EVERYBODY) as view:
+        (changed,) = view.after(0, 9)
+    held = [_Held(0, Limits()), _Held(changed.entry.at_ms, Limits(active_agents=21))]
+    assert (Limits() in _held_at(held, at_ms)) == (at_ms <= T0 + HOUR_MS + 2_000)
+    assert (Limits(active_agents=21) in _held_at(held, at_ms)) == (at_ms >= T0 + HOUR_MS - 2_000)
 
 
 def test_attempts_with_a_gap(used):

@@ -6,6 +6,7 @@ import sqlite3
 import pytest
 
 from executor.audit import check_ledger
+from executor.errors import LedgerTampered
 from executor.halts import EVERYTHING, Halter, Scope
 from executor.limits import Limits
 from executor.reasons import Reason
@@ -149,26 +150,33 @@ def test_an_older_state_of_the_head_does_not_fire(setup):
     assert check_ledger(setup.guard.ledger).findings != ()
 
 
-@pytest.mark.parametrize("scope", [EVERYTHING, "wallet"], ids=["everything", "the wallet"])
-def test_a_halt_that_somebody_lifted_in_the_database_still_holds(setup, scope):
+@pytest.mark.parametrize("mine", [True, False], ids=["the wallet's", "everybody's"])
+def test_a_halt_that_somebody_lifted_in_the_database_still_holds(setup, mine):
     """They put the sealed head of before the halt back; its entries show that it is not the newest."""
-    scope = EVERYTHING if scope is EVERYTHING else Scope(setup.wallet)
-    where = "wallet = '*'" if scope is EVERYTHING else MINE
+    where = MINE if mine else "wallet = '*'"
     connection = sqlite3.connect(setup.path)
     older = connection.execute(f"SELECT seq, content, mac FROM heads WHERE {where}").fetchone()
     connection.close()
     setup.now_ms += 25 * 3_600_000
-    setup.guard.halt(scope, Halter.USER, "stop")
-    damage(setup, (f"UPDATE heads SET seq = ?, content = ?, mac = ? WHERE {where}", *older))
-    assert setup.guard.authorize(setup.request(50)).reason is Reason.LEDGER_TAMPERED
-    assert check_ledger(setup.guard.ledger).findings != ()
+    setup.guard.halt(Scope(setup.wallet) if mine else EVERYTHING, Halter.USER, "stop")
+    statement = (f"UPDATE heads SET seq = ?, content = ?, mac = ? WHERE {where}", *older)
+    if mine:
+        damage(setup, statement)
+        assert setup.guard.authorize(setup.request(50)).reason is Reason.LEDGER_TAMPERED
+        assert check_ledger(setup.guard.ledger).findings != ()
+    else:
+        no_longer_opens(setup, statement)
 
 
-def test_without_everybodys_head_nobody_fires(setup):
+def test_without_everybodys_head_nothing_opens(setup):
     setup.guard.halt(EVERYTHING, Halter.USER, "stop")
-    damage(setup, ("DELETE FROM heads WHERE wallet = '*'",), ("DELETE FROM entries WHERE wallet = '*'",))
-    assert setup.guard.authorize(setup.request(50)).reason is Reason.LEDGER_TAMPERED
-    assert check_ledger(setup.guard.ledger).findings != ()
+    no_longer_opens(setup, ("DELETE FROM heads WHERE wallet = '*'",), ("DELETE FROM entries WHERE wallet = '*'",))
+
+
+def no_longer_opens(setup, *statements):
+    with pytest.raises(LedgerTampered):
+        damage(setup, *statements)
+    setup.guard = Setup(setup.path.with_name("other.db")).guard
 
 
 def test_storage_itself_refuses_a_gap_and_an_attempt_beyond_the_cap(setup):

@@ -13,6 +13,7 @@ from executor.audit import check_ledger
 from executor.decide import Refused
 from executor.entries import Kind
 from executor.errors import IllegalTransition, LedgerError, LedgerTampered
+from executor.halts import EVERYTHING, Halter
 from executor.ledger import EVERYBODY, Ledger, sqlite
 from executor.ledger.store import LEDGER_TAG
 from executor.lifecycle import AgentState
@@ -216,8 +217,16 @@ def test_a_deleted_attempt_that_the_window_needs_fires_nothing(tmp_path):
 def test_a_head_that_is_no_number_stops_nobody_who_watches(setup):
     setup.activate()
     assert setup.guard.ledger.head_seqs([setup.wallet]) == {setup.wallet: 2}
-    edit(setup, ("UPDATE heads SET seq = 'abc'",))
+    edit(setup, ("UPDATE heads SET seq = 'abc' WHERE wallet <> '*'",))
     assert setup.guard.ledger.head_seqs([setup.wallet]) == {}
+
+
+def test_a_ledger_without_its_head_for_everybody_does_not_open(setup):
+    setup.guard.halt(EVERYTHING, Halter.OPERATOR, "maintenance")
+    for table in ("heads", "entries"):
+        with pytest.raises(LedgerTampered, match="for everybody is gone"):
+            edit(setup, (f"DELETE FROM {table} WHERE wallet = '*'",))
+    setup.guard = Setup(setup.path.with_name("other.db")).guard
 
 
 def test_another_wallets_head_is_no_head(setup):

@@ -19,7 +19,7 @@ from executor.bounds import Bounds
 from executor.caps import WINDOW_MS
 from executor.decide import Allowed, Refused
 from executor.entries import Kind
-from executor.errors import ClockUntrusted, ExecutorError
+from executor.errors import ExecutorError
 from executor.evidence import replay
 from executor.fill import Landing
 from executor.halts import Halter, Scope
@@ -408,10 +408,6 @@ class GuardMachine(RuleBasedStateMachine):
     @rule()
     def reopen(self):
         self.guard.close()
-        if self.setup.now_ms < self.model.halts_seen_ms - BACK_MS_MAX:
-            with pytest.raises(ClockUntrusted):
-                self.setup.open()
-            self.set_clock(self.model.halts_seen_ms)
         self.setup.guard = self.setup.open()
 
     @rule(user=users)

@@ -1,6 +1,5 @@
 """What changes that come at the same moment do to each other: each meeting is arranged, none is left to luck."""
 
-import secrets
 import sys
 import threading
 import time
@@ -97,15 +96,12 @@ def test_writers_that_take_changes_at_once_take_each_of_them(sqlite_setup, monke
 
 
 def test_processes_that_make_a_ledger_at_the_same_moment_share_it(postgres_ledger):
-    both_found_none, opened, faults = threading.Barrier(2), [], []
-
-    def random_bytes(count):
-        both_found_none.wait(DEADLINE_S)
-        return secrets.token_bytes(count)
+    both, opened, faults = threading.Barrier(2), [], []
 
     def open_one():
+        both.wait(DEADLINE_S)
         try:
-            opened.append(Ledger.open(postgres_ledger, seal_keys=SealKeys.single(bytes(32)), random_bytes=random_bytes))
+            opened.append(Ledger.open(postgres_ledger, seal_keys=SealKeys.single(bytes(32))))
         except LedgerError as fault:
             faults.append(fault)
 
