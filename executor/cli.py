@@ -1,28 +1,62 @@
 """The `executor` command.
 
-Exit status: 0 all as it should be, 1 it isn't or a fault, 2 the command was misused or an extra is missing.
+Exit status: 0 all as it should be, 1 it isn't or a fault, 2 the command or what was given to it can't be used, or an
+extra is missing. Of `explain`: 0 allowed, 1 refused, 2 anything else.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import sys
+import time
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from pydantic import ValidationError
+
+from executor.assets import KnownAssets
 from executor.audit import check_ledger
-from executor.errors import ExecutorError
-from executor.ledger import Ledger
+from executor.decide import Refused
+from executor.errors import ExecutorError, LedgerError, LedgerTampered
+from executor.guard import Guard
+from executor.halts import EVERYTHING, Halt, Halter, Scope
+from executor.ledger import EVERYBODY, Ledger
+from executor.ledger.clock import APART_MS_MAX
+from executor.lifecycle import AttemptState
+from executor.limits import Limits
+from executor.prices.quote import FixedPrices, Quote
+from executor.request import FireRequest
 from executor.seal import SEAL_KEY_BYTES, SealKeys
+from executor.status import show, status_of
+from permits import PermitError, keys, timestamp
+from permits.canonical import parse
+from permits.model import UUID_PATTERN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["main"]
 
 PORT_MAX: Final = 65_535
-EXTRA_OF: Final = {"rich": "cli", "solders": "solana", "starlette": "service", "uvicorn": "service"}
+QUOTE_AGE_MS_MAX: Final = 60_000
+"""How long a price on the command line is good for: until the command has ended."""
+EXTRA_OF: Final = {
+    "psycopg": "postgres",
+    "rich": "cli",
+    "solders": "solana",
+    "starlette": "service",
+    "uvicorn": "service",
+}
+
+_is_uuid = re.compile(UUID_PATTERN).fullmatch
+
+
+class _Misuse(Exception):
+    """What was given can't be used; the text says why in a line."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,18 +69,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if extra is None:
             raise
         return _fail(f"this command needs the extra `{extra}`, and more: pip install 'holdfire[all]'", status=2)
+    except _Misuse as error:
+        return _fail(str(error), status=2)
     except ExecutorError as error:
-        return _fail(str(error))
+        return _fail(str(error), status=parsed.fault)
     except OSError as error:
-        return _fail(f"`{error.filename}`: {error.strerror}")
+        return _fail(f"`{error.filename}`: {error.strerror}", status=parsed.fault)
     except KeyboardInterrupt:
-        return _fail("interrupted")
+        return _fail("interrupted", status=parsed.fault)
     return status
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="executor", description="Fire only as a permit and the caps allow.")
     parser.add_argument("--version", action="version", version=version("holdfire"))
+    parser.set_defaults(fault=1)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="a permit, refusals and real fires in a local Solana VM")
@@ -56,12 +93,71 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--port", type=_port, default=8787, help="where --serve listens on 127.0.0.1 (default: 8787)")
     demo.set_defaults(run=_demo)
 
+    status = commands.add_parser("status", help="agents, what is used of each cap, and halts")
+    status.add_argument("wallet", nargs="?", help="this one alone (default: all)")
+    _add_ledger(status)
+    status.add_argument("--json", action="store_true", help="one JSON object")
+    status.set_defaults(run=_status)
+
+    explain = commands.add_parser("explain", help="what would be decided on a request now, and why; writes nothing")
+    explain.add_argument("file", type=Path, nargs="?", help="the request as JSON (default: standard input)")
+    _add_ledger(explain)
+    explain.add_argument(
+        "--quote", type=_pair, action="append", default=[], metavar="MINT=PRICE", help="a token's price in USD"
+    )
+    explain.add_argument("--quotes", type=Path, metavar="FILE", help='prices as JSON: {"MINT": "PRICE", ...}')
+    explain.set_defaults(run=_explain, fault=2)
+
+    scope_help = "everything, wallet:ADDRESS, or agent:ADDRESS/UUID"
+    halt = commands.add_parser("halt", help="let nothing fire, as the operator, until that is lifted")
+    halt.add_argument("scope", type=_scope, metavar="SCOPE", help=scope_help)
+    halt.add_argument("--why", required=True, help="told with every refusal: 1 to 200 characters")
+    _add_ledger(halt)
+    halt.set_defaults(run=_halt)
+
+    lift = commands.add_parser("lift", help="lift the operator's halt of exactly this scope")
+    lift.add_argument("scope", type=_scope, metavar="SCOPE", help=scope_help)
+    _add_ledger(lift)
+    lift.set_defaults(run=_lift)
+
+    limits = commands.add_parser("limits", help="show what every user is held to, or change it")
+    _add_ledger(limits, required=False)
+    limits.set_defaults(run=_show_limits)
+    changing = limits.add_subparsers(metavar="COMMAND").add_parser(
+        "set", help="change it for everybody, from this moment on"
+    )
+    changing.add_argument("changes", type=_pair, nargs="+", metavar="NAME=VALUE", help="such as executions_per_24h=100")
+    _add_ledger(changing)
+    changing.add_argument("--yes", action="store_true", help="do it; else it is only shown")
+    changing.set_defaults(run=_set_limits)
+
     database = commands.add_parser("db", help="look after a ledger").add_subparsers(required=True, metavar="COMMAND")
-    check = database.add_parser("check", help="check every seal, chain and decision")
-    check.add_argument("file", type=Path, help="the ledger's SQLite file; it may be in use")
-    check.add_argument("--seal-key", type=Path, required=True, help="a file with the seal key's 64 hex digits")
+    check = database.add_parser("check", help="check every seal, chain and decision; the ledger may be in use")
+    check.add_argument("db", type=_database, metavar="LEDGER", help=LEDGER_HELP)
+    _add_seal_key(check)
     check.set_defaults(run=_check)
     return parser
+
+
+LEDGER_HELP: Final = "the path of an SQLite file, or a URL such as postgresql://user@host/database"
+
+
+def _add_ledger(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    parser.add_argument(
+        "--db", type=_database, required=required, default=argparse.SUPPRESS, metavar="LEDGER", help=LEDGER_HELP
+    )
+    _add_seal_key(parser, required=required)
+
+
+def _add_seal_key(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    parser.add_argument(
+        "--seal-key",
+        type=Path,
+        required=required,
+        default=argparse.SUPPRESS,
+        metavar="FILE",
+        help='the seal key\'s 64 hex digits, or a keyring: {"current": "2", "keys": {"1": HEX, "2": HEX}}',
+    )
 
 
 def _port(text: str) -> int:
@@ -70,15 +166,148 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _database(text: str) -> Path | str:
+    return text if "://" in text else Path(text)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"`{text}` is not NAME=VALUE")
+    return name, value
+
+
+def _scope(text: str) -> Scope:
+    kind, _, name = text.partition(":")
+    wallet, _, agent_id = name.partition("/")
+    if text == "everything":
+        return EVERYTHING
+    if kind == "wallet" and keys.decode_key(name) is not None:
+        return Scope(name)
+    if kind == "agent" and keys.decode_key(wallet) is not None and _is_uuid(agent_id):
+        return Scope(wallet, agent_id)
+    raise argparse.ArgumentTypeError(f"`{text}` is not everything, wallet:ADDRESS or agent:ADDRESS/UUID")
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     from executor.demo import run  # noqa: PLC0415 - it needs extras that the other commands don't
 
     return run(folder=arguments.dir, seed=arguments.seed, port=arguments.port if arguments.serve else None)
 
 
+def _status(arguments: argparse.Namespace) -> int:
+    with _ledger(arguments) as ledger:
+        wallets = [wallet for wallet in ledger.wallets() if wallet != EVERYBODY]
+        if arguments.wallet not in (None, *wallets):
+            raise _Misuse(f"the ledger has nothing of wallet `{arguments.wallet}`")
+        guard = _guard(ledger)
+        halts = guard.halts()
+        statuses = [status_of(guard, wallet) for wallet in wallets if arguments.wallet in (None, wallet)]
+    if arguments.json:
+        everything = [halt.to_json_object() for halt in halts]
+        print(json.dumps({"halts": everything, "wallets": [each.to_json_object() for each in statuses]}))
+    else:
+        show(halts, statuses)
+    return 1 if any(each.fault is not None for each in statuses) else 0
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    with _given("the request"):
+        request = FireRequest.from_json_object(_read_json(arguments.file))
+    prices = _prices(arguments)
+    with _ledger(arguments) as ledger:
+        decision = _guard(ledger, prices).explain(request)
+    if not isinstance(decision, Refused):
+        print(f"allowed: worth ${decision.value_micro_usd // 10**6}.{decision.value_micro_usd % 10**6:06}")
+        return 0
+    print(f"refused: {decision.reason}")
+    for check in decision.checks:
+        cure = "" if check.retry_at_ms is None else f"; time cures it at {timestamp(check.retry_at_ms)}"
+        print(f"  {check.reason}: limit {check.limit}, found {check.actual}{cure}")
+    if decision.retry_at_ms is not None:
+        print(f"time alone cures it at {timestamp(decision.retry_at_ms)}")
+    return 1
+
+
+def _prices(arguments: argparse.Namespace) -> FixedPrices:
+    given = [] if arguments.quotes is None else list(_read_object(arguments.quotes).items())
+    prices = FixedPrices()
+    at_ms = time.time_ns() // 10**6 - APART_MS_MAX  # never from the future, whatever the database's host says
+    for mint, price in [*given, *arguments.quote]:
+        with _given(f"the quote of `{mint}`"):
+            if keys.decode_key(mint) is None:
+                raise ValueError("that is no mint")
+            prices.set(Quote.of(mint, str(price), at_ms=at_ms, max_age_ms=QUOTE_AGE_MS_MAX, source="command line"))
+    return prices
+
+
+def _halt(arguments: argparse.Namespace) -> int:
+    scope, by = arguments.scope, Halter.OPERATOR
+    with _given("--why"):
+        halt = Halt(wallet=scope.wallet, agent_id=scope.agent_id, by=by, why=arguments.why, at_ms=0)
+    with _ledger(arguments, writing=True) as ledger:
+        guard = _guard(ledger)
+        signatures: Sequence[str] = guard.halt(scope, by, halt.why)
+        print(f"halted: {halt}")
+        for signature in _signatures_in_doubt(guard) if scope == EVERYTHING else signatures:
+            print(f"may still land: {signature}")
+    return 0
+
+
+def _signatures_in_doubt(guard: Guard) -> Iterator[str]:
+    for _, execution in guard.in_doubt():
+        if execution.state is AttemptState.SIGNED:
+            yield execution.steps[-1].entry.body["txSignature"]
+
+
+def _lift(arguments: argparse.Namespace) -> int:
+    with _ledger(arguments, writing=True) as ledger:
+        lifted = _guard(ledger).lift(arguments.scope, Halter.OPERATOR)
+    print("lifted" if lifted else "the operator has no halt of exactly that")
+    return 0 if lifted else 1
+
+
+def _show_limits(arguments: argparse.Namespace) -> int:
+    with _ledger(arguments) as ledger:
+        for name, value in ledger.limits:
+            print(f"{name}={_shown(value)}")
+    return 0
+
+
+def _set_limits(arguments: argparse.Namespace) -> int:
+    changes = {name: _limit(name, value) for name, value in arguments.changes}
+    with _ledger(arguments, writing=arguments.yes) as ledger:
+        held = ledger.limits
+        with _given("the limits"):
+            limits = Limits.model_validate({**dict(held), **changes})
+        changed = [name for name, value in limits if value != getattr(held, name)]
+        for name in changed:
+            print(f"{name}: {_shown(getattr(held, name))} -> {_shown(getattr(limits, name))}")
+        if not arguments.yes:
+            raise _Misuse("nothing was changed: add --yes to do it")
+        ledger.change_limits(limits)
+    return 0
+
+
+def _limit(name: str, text: str) -> int | None:
+    if name not in Limits.model_fields:
+        raise _Misuse(f"there is no limit `{name}`: there are {', '.join(Limits.model_fields)}")
+    if text == "none":
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX):
+        raise _Misuse(f"`{text}` is not a whole number, or none")
+    return int(text)
+
+
+DIGITS_MAX: Final = 16
+
+
+def _shown(value: int | None) -> str:
+    return "none" if value is None else str(value)
+
+
 def _check(arguments: argparse.Namespace) -> int:
-    seal_keys = SealKeys.single(_key(arguments.seal_key))
-    with Ledger.open(arguments.file, seal_keys=seal_keys, read_only=True) as ledger:
+    with _ledger(arguments) as ledger:
         report = check_ledger(ledger)
     for finding in report.findings:
         print(finding)
@@ -86,14 +315,81 @@ def _check(arguments: argparse.Namespace) -> int:
     return 1 if report.findings else 0
 
 
-def _key(path: Path) -> bytes:
+def _ledger(arguments: argparse.Namespace, *, writing: bool = False) -> Ledger:
+    """Open the ledger that is named, which must be there: writing to a mistyped name must not make a new one."""
+    if not {"db", "seal_key"} <= vars(arguments).keys():
+        raise _Misuse("the following arguments are required: --db, --seal-key")
+    seal_keys = _seal_keys(arguments.seal_key)
+    if isinstance(arguments.db, Path) and not arguments.db.exists():
+        raise _Misuse(f"there is no ledger `{arguments.db}`")
     try:
-        key = bytes.fromhex(path.read_text("ascii"))
+        ledger = Ledger.open(arguments.db, seal_keys=seal_keys, read_only=True)
+        if not writing:
+            return ledger
+        ledger.close()
+        return Ledger.open(arguments.db, seal_keys=seal_keys)
+    except LedgerTampered:
+        raise
+    except LedgerError as error:
+        raise _Misuse(str(error)) from None
+
+
+def _guard(ledger: Ledger, prices: FixedPrices | None = None) -> Guard:
+    return Guard(ledger, prices=prices or FixedPrices(), assets=KnownAssets([]))
+
+
+def _seal_keys(path: Path) -> SealKeys:
+    data = _read(path)
+    with _given(f"`{path}`"):
+        if not data.lstrip().startswith(b"{"):
+            return SealKeys.single(_key(data.decode("ascii", "replace")))
+        ring = parse(data)
+        match ring:
+            case {"current": str() as current, "keys": dict() as found}:
+                return SealKeys({key_id: _key(digits) for key_id, digits in found.items()}, current)
+    raise _Misuse(f'`{path}` must hold 64 hex digits, or {{"current": ID, "keys": {{ID: HEX, ...}}}}')
+
+
+def _key(digits: object) -> bytes:
+    try:
+        key = bytes.fromhex(str(digits))
     except ValueError:
         key = b""
     if len(key) != SEAL_KEY_BYTES:
-        raise ExecutorError(f"`{path}` must hold a key of {SEAL_KEY_BYTES} bytes in hex digits")
+        raise ValueError(f"a seal key must be {SEAL_KEY_BYTES} bytes in hex digits")
     return key
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    with _given(f"`{path}`"):
+        found = _read_json(path)
+        if not isinstance(found, dict):
+            raise _Misuse(f"`{path}` must hold a JSON object")
+    return found
+
+
+def _read_json(path: Path | None) -> Any:  # noqa: ANN401 - JSON is any of six types
+    return parse(sys.stdin.buffer.read() if path is None else _read(path))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _Misuse(f"`{path}`: {error.strerror}") from None
+
+
+@contextmanager
+def _given(what: str) -> Iterator[None]:
+    """Tell in one line that `what` was given can't be used."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f" `{each}`" for each in first["loc"])
+        raise _Misuse(f"{what}{place}: {first['msg']}") from None
+    except (PermitError, ValueError) as error:
+        raise _Misuse(f"{what}: {error}") from None
 
 
 def _fail(line: str, status: int = 1) -> int:

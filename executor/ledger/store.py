@@ -355,7 +355,7 @@ def open_store(url: str | Path, *, read_only: bool) -> Store:
         return SqliteStore(url, read_only=read_only)
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the second for a port that is no number
         raise LedgerError("the ledger's URL is none") from None
     match parsed.get_backend_name():
         case "sqlite" if parsed.database:
@@ -387,7 +387,7 @@ def _told_of(store: Store, error: Exception) -> Exception:
         # Unique keys are looked up under the lock first: a clash means that a row hid from that, or a bug of ours.
         return LedgerTampered(f"the database refuses what its rows allow: {cause}")
     if isinstance(cause, (_driver(store).Error, SQLAlchemyError)):
-        return LedgerError(f"`{store.name}` failed: {cause}")
+        return LedgerError(f"`{store.name}` failed: {' '.join(str(cause).split())}")
     return error
 
 
