@@ -45,6 +45,7 @@ PORT_MAX: Final = 65_535
 QUOTE_AGE_MS_MAX: Final = 60_000
 """How long a price on the command line is good for: until the command has ended."""
 EXTRA_OF: Final = {
+    "alembic": "migrations",
     "psycopg": "postgres",
     "rich": "cli",
     "solders": "solana",
@@ -136,6 +137,9 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("db", type=_database, metavar="LEDGER", help=LEDGER_HELP)
     _add_seal_key(check)
     check.set_defaults(run=_check)
+    upgrade = database.add_parser("upgrade", help="bring its tables to this version; nobody may be using it")
+    upgrade.add_argument("db", type=_database, metavar="LEDGER", help=LEDGER_HELP)
+    upgrade.set_defaults(run=_upgrade)
     return parser
 
 
@@ -315,13 +319,21 @@ def _check(arguments: argparse.Namespace) -> int:
     return 1 if report.findings else 0
 
 
+def _upgrade(arguments: argparse.Namespace) -> int:
+    from executor.ledger.upgrade import upgrade  # noqa: PLC0415 - it needs an extra that the other commands don't
+
+    _require_there(arguments.db)
+    before, after = upgrade(arguments.db)
+    print(f"revision {after}, as it was" if before == after else f"revision {before or 'none'} -> {after}")
+    return 0
+
+
 def _ledger(arguments: argparse.Namespace, *, writing: bool = False) -> Ledger:
     """Open the ledger that is named, which must be there: writing to a mistyped name must not make a new one."""
     if not {"db", "seal_key"} <= vars(arguments).keys():
         raise _Misuse("the following arguments are required: --db, --seal-key")
     seal_keys = _seal_keys(arguments.seal_key)
-    if isinstance(arguments.db, Path) and not arguments.db.exists():
-        raise _Misuse(f"there is no ledger `{arguments.db}`")
+    _require_there(arguments.db)
     try:
         ledger = Ledger.open(arguments.db, seal_keys=seal_keys, read_only=True)
         if not writing:
@@ -332,6 +344,11 @@ def _ledger(arguments: argparse.Namespace, *, writing: bool = False) -> Ledger:
         raise
     except LedgerError as error:
         raise _Misuse(str(error)) from None
+
+
+def _require_there(database: Path | str) -> None:
+    if isinstance(database, Path) and not database.exists():
+        raise _Misuse(f"there is no ledger `{database}`")
 
 
 def _guard(ledger: Ledger, prices: FixedPrices | None = None) -> Guard:

@@ -15,13 +15,13 @@ from sqlalchemy import BigInteger, bindparam, create_engine, event, func, select
 
 from executor.errors import LedgerError
 from executor.ledger import statements as sql
-from executor.ledger.schema import metadata
+from executor.ledger.revision import create_or_require, require
 from executor.ledger.statements import Cursor, Statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import URL
+    from sqlalchemy import URL, Connection
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -80,12 +80,26 @@ class PostgresStore:
         self.engine.dispose()
 
     def create(self) -> None:
-        """Make the tables and triggers that aren't there yet; of two processes that begin at once, one waits."""
-        with self.engine.begin() as connection:
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({CREATE_LOCK})")
-            metadata.create_all(connection)
+        """Make the tables where there are none, else require their revision; make the triggers as they must be."""
+        with self.altering() as connection:
+            create_or_require(connection, self.name)
             for statement in TRIGGERS:
                 connection.exec_driver_sql(statement)
+
+    def require_revision(self) -> None:
+        """Raise LedgerError unless this is a ledger of this version's revision."""
+        with self.engine.connect() as connection:
+            require(connection, self.name)
+
+    @contextmanager
+    def altering(self) -> Iterator[Connection]:
+        """Lend SQLAlchemy's connection in a transaction, to make or change tables; commit it at the end.
+
+        Of two processes that begin at once, one waits.
+        """
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({CREATE_LOCK})")
+            yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Cursor]:

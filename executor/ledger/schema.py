@@ -4,6 +4,8 @@ Entries are only ever appended: triggers refuse any change, so that a bug can't 
 triggers could, and what the seals would show. Another trigger refuses an attempt beyond the rolling cap, whoever
 inserts it. Heads move on with their entries.
 Columns beside `content` are an index of what `content` says.
+
+Whoever changes tables, indexes or triggers here adds a revision in `migrations/versions` that does the same.
 """
 
 from __future__ import annotations
@@ -18,14 +20,17 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     SmallInteger,
+    String,
     Table,
     Text,
 )
 
-__all__ = ["SCHEMA_VERSION", "entries", "heads", "ledger", "metadata", "session_secrets"]
+__all__ = ["SCHEMA_VERSION", "alembic_version", "entries", "heads", "ledger", "metadata", "session_secrets"]
 
 SCHEMA_VERSION: Final = 1
+"""Of what sealed content says; which tables there are, `executor.ledger.revision` says."""
 
 metadata = MetaData()
 
@@ -112,3 +117,11 @@ session_secrets = Table(
     Column("box", LargeBinary, nullable=False),
 )
 """Session keys, encrypted under the vault's master key."""
+
+alembic_version = Table(
+    "alembic_version",
+    metadata,
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+"""One row, as Alembic keeps it: the revision of all of this."""

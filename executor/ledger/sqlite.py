@@ -15,14 +15,14 @@ from urllib.parse import quote
 from sqlalchemy import URL, create_engine, event
 
 from executor.errors import LedgerError
-from executor.ledger.schema import metadata
+from executor.ledger.revision import create_or_require, require
 from executor.ledger.statements import Cursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sqlalchemy import Engine, PoolProxiedConnection
+    from sqlalchemy import Connection, Engine, PoolProxiedConnection
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -85,11 +85,23 @@ class SqliteStore:
             self._lock = None
 
     def create(self) -> None:
-        """Make the tables and triggers that aren't there yet."""
-        with self.engine.begin() as connection:
-            metadata.create_all(connection)
+        """Make the tables where there are none, else require their revision; make the triggers that are missing."""
+        with self.altering() as connection:
+            create_or_require(connection, self.name)
             for name, timing, body in TRIGGERS:
                 connection.exec_driver_sql(f"CREATE TRIGGER IF NOT EXISTS {name} BEFORE {timing} BEGIN {body}; END")
+
+    def require_revision(self) -> None:
+        """Raise LedgerError unless this is a ledger of this version's revision."""
+        with self.engine.connect() as connection:
+            require(connection, self.name)
+
+    @contextmanager
+    def altering(self) -> Iterator[Connection]:
+        """Lend SQLAlchemy's connection in a transaction, to make or change tables; commit it at the end."""
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Cursor]:

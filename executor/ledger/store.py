@@ -94,14 +94,16 @@ class Ledger:
             read_only: read beside the process that holds the file; nothing can be changed.
 
         Raises:
-            LedgerError: it can't be used, another process holds it, or it holds other limits.
+            LedgerError: it can't be used, another process holds it, it has another revision, or it holds other limits.
             LedgerTampered: its seal doesn't fit: another key, or somebody changed it.
 
         """
         store = open_store(url, read_only=read_only)
         try:
-            with _told(store):
-                if not read_only:
+            with told(store):
+                if read_only:
+                    store.require_revision()
+                else:
                     store.create()
                 made = _read_or_make(store, seal_keys, limits or Limits(), random_bytes)
             ledger = cls(store, seal_keys, clock, made)
@@ -119,7 +121,7 @@ class Ledger:
     @property
     def limits(self) -> Limits:
         """What every user is held to now: read anew each time. Raises as `view` does."""
-        with _told(self._store), self._store.reading() as cursor:
+        with told(self._store), self._store.reading() as cursor:
             return for_everybody(cursor, self._seals).limits
 
     def require_limits(self, limits: Limits | None) -> None:
@@ -188,7 +190,7 @@ class Ledger:
     @contextmanager
     def view(self, wallet: str) -> Iterator[WalletView]:
         """Read `wallet` as it stands, without its lock. Raises as `change` does."""
-        with _told(self._store), self._store.reading() as cursor:
+        with told(self._store), self._store.reading() as cursor:
             head = self._head(cursor, sql.READ_HEAD, wallet)
             if head is None:
                 raise UnknownWallet(f"the ledger has nothing of wallet `{wallet}`")
@@ -197,7 +199,7 @@ class Ledger:
     @contextmanager
     def beside(self, *, writing: bool) -> Iterator[Cursor]:
         """Lend a cursor to tables beside the chain: the vault's."""
-        with _told(self._store):
+        with told(self._store):
             if not writing:
                 with self._store.reading() as cursor:
                     yield cursor
@@ -207,17 +209,17 @@ class Ledger:
 
     def wallets(self) -> Sequence[str]:
         """Return every wallet that the ledger has something of, and EVERYBODY."""
-        with _told(self._store), self._store.reading() as cursor:
+        with told(self._store), self._store.reading() as cursor:
             return [wallet for (wallet,) in cursor.all(sql.SCAN_WALLETS)]
 
     def wallets_in_doubt(self, after: str = "", count_max: int = 1_000) -> Sequence[str]:
         """Return up to `count_max` wallets beyond `after` that may have open attempts, in order."""
-        with _told(self._store), self._store.reading() as cursor:
+        with told(self._store), self._store.reading() as cursor:
             return [wallet for (wallet,) in cursor.all(sql.SCAN_OPEN, after=after, count_max=count_max)]
 
     def head_seqs(self, wallets: Collection[str]) -> dict[str, int]:
         """Return how far each of `wallets` has come, where that is a number: a hint to look, not to be trusted."""
-        with _told(self._store), self._store.reading() as cursor:
+        with told(self._store), self._store.reading() as cursor:
             rows = {wallet: cursor.one(sql.READ_HEAD_SEQ, wallet=wallet) for wallet in wallets}
         return {wallet: row[0] for wallet, row in rows.items() if row is not None and isinstance(row[0], int)}
 
@@ -372,7 +374,7 @@ def _driver(store: Store) -> Any:  # noqa: ANN401 - a module with the names of P
 
 
 @contextmanager
-def _told(store: Store) -> Iterator[None]:
+def told(store: Store) -> Iterator[None]:
     """Tell the driver's errors as ours."""
     try:
         yield
