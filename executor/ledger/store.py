@@ -13,8 +13,7 @@ import json
 import secrets
 import threading
 from collections import deque
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -65,8 +64,8 @@ class Ledger:
         self._host_clock = clock is None
         self._clock: Clock = clock or SystemClock()
         self._waiting: deque[_Change[Any]] = deque()
-        self._writers = threading.Semaphore(store.writers_max)
-        self._some_ended = threading.Condition()
+        self._turn = threading.Condition()
+        self._writing = 0
         self.epoch: Final = made.epoch
         """The ledger's id, in hex: no two ledgers share it, nor does a restored copy keep it."""
         self.first_limits: Final = made.limits
@@ -174,18 +173,30 @@ class Ledger:
         """Queue `changes`, and commit what waits, until a transaction has taken them along."""
         if self._store.read_only:
             raise LedgerError("the ledger was opened read-only")
-        self._waiting.extend(changes)
+        with self._turn:
+            self._waiting.extend(changes)
         for change in changes:
-            while not change.ended:
-                with self._writers:
-                    if taken := self._take():
-                        self._commit(taken)
-                with self._some_ended:  # another thread may have taken it along
-                    self._some_ended.wait_for(partial(self._is_settled, change))
+            while taken := self._turn_for(change):
+                try:
+                    self._commit(taken)
+                finally:
+                    self._end_turn()
         return changes
 
-    def _is_settled(self, change: _Change[Any]) -> bool:
-        return change.ended or bool(self._waiting)
+    def _turn_for(self, change: _Change[Any]) -> list[_Change[Any]]:
+        """Wait until it is this thread's turn to commit, and return what waits; nothing, once `change` has ended."""
+        with self._turn:
+            while not change.ended and not (self._waiting and self._writing < self._store.writers_max):
+                self._turn.wait()
+            if change.ended:
+                return []
+            self._writing += 1
+            return [self._waiting.popleft() for _ in range(min(len(self._waiting), CHANGES_TOGETHER_MAX))]
+
+    def _end_turn(self) -> None:
+        with self._turn:
+            self._writing -= 1
+            self._turn.notify_all()
 
     @contextmanager
     def view(self, wallet: str) -> Iterator[WalletView]:
@@ -204,8 +215,14 @@ class Ledger:
                 with self._store.reading() as cursor:
                     yield cursor
                 return
-            with self._writers, self._store.writing() as cursor:
-                yield cursor
+            with self._turn:
+                self._turn.wait_for(lambda: self._writing < self._store.writers_max)
+                self._writing += 1
+            try:
+                with self._store.writing() as cursor:
+                    yield cursor
+            finally:
+                self._end_turn()
 
     def wallets(self) -> Sequence[str]:
         """Return every wallet that the ledger has something of, and EVERYBODY."""
@@ -222,14 +239,6 @@ class Ledger:
         with told(self._store), self._store.reading() as cursor:
             rows = {wallet: cursor.one(sql.READ_HEAD_SEQ, wallet=wallet) for wallet in wallets}
         return {wallet: row[0] for wallet, row in rows.items() if row is not None and isinstance(row[0], int)}
-
-    def _take(self) -> list[_Change[Any]]:
-        """Take the changes that wait, oldest first."""
-        taken: list[_Change[Any]] = []
-        with suppress(IndexError):  # at the end: not asked for first, since another writer may take the last one then
-            while len(taken) < CHANGES_TOGETHER_MAX:
-                taken.append(self._waiting.popleft())
-        return taken
 
     def _commit(self, changes: list[_Change[Any]]) -> None:
         """Make `changes` in one transaction; if that fails, each in one of its own."""
@@ -248,9 +257,6 @@ class Ledger:
         finally:
             for change in changes:
                 change.ended = True
-            if self._store.writers_max > 1:
-                with self._some_ended:
-                    self._some_ended.notify_all()
 
     def _commit_together(self, changes: list[_Change[Any]]) -> None:
         for attempt in range(1, self._store.attempts_max + 1):

@@ -1,6 +1,5 @@
 """What changes that come at the same moment do to each other: each meeting is arranged, none is left to luck."""
 
-import sys
 import threading
 import time
 
@@ -8,7 +7,7 @@ from executor.audit import check_ledger
 from executor.decide import Allowed, Refused
 from executor.errors import LedgerError
 from executor.halts import EVERYTHING, Halter
-from executor.ledger import Ledger, store
+from executor.ledger import Ledger
 from executor.reasons import Reason
 from executor.seal import SealKeys
 
@@ -70,29 +69,6 @@ def test_a_fire_in_one_commit_with_a_halt_of_everything_is_halted(setup):
     assert lifted
     assert isinstance(decision, Allowed)
     assert check_ledger(guard.ledger).findings == ()
-
-
-def test_writers_that_take_changes_at_once_take_each_of_them(sqlite_setup, monkeypatch):
-    ledger, count = sqlite_setup.guard.ledger, 50_000
-    monkeypatch.setattr(store, "CHANGES_TOGETHER_MAX", 1_000)
-    taken, faults = [], []
-
-    def take():
-        try:
-            while some := ledger._take():
-                taken.extend(some)
-        except IndexError as fault:
-            faults.append(fault)
-
-    ledger._waiting.extend(range(count))
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        run([take] * 4)
-    finally:
-        sys.setswitchinterval(interval)
-    assert faults == []
-    assert sorted(taken) == list(range(count))
 
 
 def test_processes_that_make_a_ledger_at_the_same_moment_share_it(postgres_ledger):
