@@ -38,16 +38,14 @@ def together(ledger, *calls):
         results[place] = call()
 
     threads = [threading.Thread(target=record, args=each) for each in enumerate(calls)]
-    for _ in range(ledger._store.writers_max):
-        ledger._writers.acquire()
+    ledger._writing = ledger._store.writers_max  # as if every writer were at work
     for number, thread in enumerate(threads, 1):
         thread.start()
         until(lambda number=number: len(ledger._waiting) == number)
-    ledger._writers.release()
+    ledger._writing = 1
+    ledger._end_turn()
     for thread in threads:
         thread.join(DEADLINE_S)
-    for _ in range(ledger._store.writers_max - 1):
-        ledger._writers.release()
     return [results[place] for place in range(len(calls))]
 
 
