@@ -1,7 +1,7 @@
 """The audit: what the ledger says, checked against itself from the first entry to the last.
 
 It trusts nothing but the seal keys: every seal, every link of the chain, every number without a gap, every permit's id
-and every decision, made again from its evidence, under limits that were in force then.
+and every decision, made again from its evidence, by the limits and halts that everybody's chain held then.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from executor.caps import is_expired
 from executor.decide import read_decision
 from executor.entries import ENDS, Kind, chain_start, index_of, next_hash
 from executor.errors import LedgerError
-from executor.evidence import replay
-from executor.halts import Halt, Halter, Scope
+from executor.evidence import Evidence, replay
+from executor.halts import EVERYTHING, Halt, Halter, Scope
 from executor.ledger import EVERYBODY
-from executor.ledger.clock import APART_MS_MAX
 from executor.lifecycle import AgentState
 from executor.limits import Limits
 from permits import keys, permit_id
@@ -43,23 +42,16 @@ class Report(NamedTuple):
     """What is wrong, a line each; empty: nothing."""
 
 
-class _Held(NamedTuple):
-    """Limits, and from when on everybody was held to them, Unix ms."""
-
-    from_ms: int
-    limits: Limits
-
-
 def check_ledger(ledger: Ledger) -> Report:
     """Check what concerns everybody, and every wallet of `ledger`; a wallet's check ends at its first broken entry."""
     findings: list[str] = []
     count = 0
+    everybody = _Everybody(ledger)
     wallets = [wallet for wallet in ledger.wallets() if wallet != EVERYBODY]
     for wallet in (EVERYBODY, *wallets):
         try:
             with ledger.view(wallet) as view:
-                held = _limits_held(ledger)  # looked up later than what the view shows, so that none is missing
-                for entry, finding in _check_wallet(view, ledger.epoch, held):
+                for entry, finding in _check_wallet(view, ledger, everybody):
                     count += entry is not None
                     if finding is not None:
                         findings.append(f"{wallet}: {finding}")
@@ -68,9 +60,9 @@ def check_ledger(ledger: Ledger) -> Report:
     return Report(len(wallets), count, tuple(findings))
 
 
-def _check_wallet(view: WalletView, epoch: str, held: list[_Held]) -> Iterator[tuple[Entry | None, str | None]]:
+def _check_wallet(view: WalletView, ledger: Ledger, everybody: _Everybody) -> Iterator[tuple[Entry | None, str | None]]:
     """Yield each entry with what is wrong about it, then what is wrong about the whole."""
-    summed = _Sum(hash=chain_start(epoch, view.head.wallet), limits=held[0].limits)
+    summed = _Sum(hash=chain_start(ledger.epoch, view.head.wallet), limits=ledger.first_limits)
     for sealed, index in _all(view):
         entry = sealed.entry
         if next_hash(summed.hash, sealed.content) != sealed.hash:
@@ -80,12 +72,33 @@ def _check_wallet(view: WalletView, epoch: str, held: list[_Held]) -> Iterator[t
             yield entry, f"entry {entry.seq} is filed under what it doesn't say"
             return
         summed.add(entry, sealed.hash)
-        yield entry, _finding(entry, summed, held)
+        yield entry, _finding(entry, summed, everybody)
     yield from ((None, finding) for finding in _head_findings(view.head, summed))
     if view.head_index() != (view.head.seq, view.head.open_attempts):
         yield None, "the head is filed under what it doesn't say"
     if view.head.wallet == EVERYBODY and view.stored_cap() != summed.limits.executions_per_24h:
         yield None, "storage itself keeps another cap on executions than the limits"
+
+
+class _Everybody:
+    """What everybody's chain held after each of its entries, read on as far as decisions name them."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._summed = _Sum(hash="", limits=ledger.first_limits)
+        self._held = [self._now()]
+
+    def at(self, seq: int) -> tuple[Limits, tuple[Halt, ...]] | None:
+        """Return the limits and the halts of everything after entry `seq`; None if the chain doesn't go so far."""
+        if seq >= len(self._held):
+            with suppress(LedgerError), self._ledger.view(EVERYBODY) as view:  # told where that chain is checked
+                for sealed, _ in _all(view, self._summed.seq):
+                    self._summed.add(sealed.entry, sealed.hash)
+                    self._held.append(self._now())
+        return self._held[seq] if 0 <= seq < len(self._held) else None
+
+    def _now(self) -> tuple[Limits, tuple[Halt, ...]]:
+        return self._summed.limits, tuple(self._summed.halts.values())
 
 
 @dataclass
@@ -95,6 +108,8 @@ class _Sum:
     hash: str
     limits: Limits
     """Those that EVERYBODY's entries lead to."""
+    everybody: int = 0
+    """The newest of EVERYBODY's entries that a decision named: none may name an older one after it."""
     limits_joined: bool = True
     """Whether each change of them was one of those before it."""
     seq: int = 0
@@ -153,8 +168,7 @@ def _head_findings(head: Head, summed: _Sum) -> Iterator[str]:
         yield "the head lets other agents fire than its entries do"
 
 
-def _all(view: WalletView) -> Iterator[tuple[SealedEntry, dict[str, object]]]:
-    after = 0
+def _all(view: WalletView, after: int = 0) -> Iterator[tuple[SealedEntry, dict[str, object]]]:
     while batch := view.after(after, ENTRIES_AT_ONCE):
         yield from zip(batch, view.index_after(after, ENTRIES_AT_ONCE), strict=True)
         after = batch[-1].entry.seq
@@ -169,41 +183,28 @@ def _firing(head: Head) -> dict[str, int]:
     }
 
 
-def _finding(entry: Entry, summed: _Sum, held: list[_Held]) -> str | None:
+def _finding(entry: Entry, summed: _Sum, everybody: _Everybody) -> str | None:
     if entry.attempt not in (None, summed.attempts):
         return f"entry {entry.seq} is attempt {entry.attempt}, but should be {summed.attempts}"
     if entry.refusal not in (None, summed.refusals):
         return f"entry {entry.seq} is refusal {entry.refusal}, but should be {summed.refusals}"
     if entry.kind is Kind.ACTIVATED and not _id_fits(_bounds(entry)):
         return f"entry {entry.seq}: the permit's id is not that of its bounds"
-    if "evidence" in entry.body:
-        if Limits.from_json_object(entry.body["evidence"]["limits"]) not in _held_at(held, entry.at_ms):
-            return f"entry {entry.seq} was decided by limits that weren't in force"
-        activated = summed.activations.get(entry.body["evidence"]["activation"])
-        if activated is None:
-            return f"entry {entry.seq} was decided by no activation"
-        if replay(entry, activated) != read_decision(entry.body["decision"]):
-            return f"entry {entry.seq}: its evidence leads to another decision"
+    return _decision_finding(entry, summed, everybody) if "evidence" in entry.body else None
+
+
+def _decision_finding(entry: Entry, summed: _Sum, everybody: _Everybody) -> str | None:
+    evidence = Evidence.from_json_object(entry.body["evidence"])
+    before, summed.everybody = summed.everybody, evidence.everybody
+    halts_of_all = tuple(halt for halt in evidence.usage.halts if halt.scope == EVERYTHING)
+    if evidence.everybody < before or everybody.at(evidence.everybody) != (evidence.limits, halts_of_all):
+        return f"entry {entry.seq} was decided by limits or halts that weren't in force"
+    activated = summed.activations.get(evidence.activation)
+    if activated is None:
+        return f"entry {entry.seq} was decided by no activation"
+    if replay(entry, activated) != read_decision(entry.body["decision"]):
+        return f"entry {entry.seq}: its evidence leads to another decision"
     return None
-
-
-def _limits_held(ledger: Ledger) -> list[_Held]:
-    """Return what everybody was held to, one after the other; as far as it can be read: the rest is told elsewhere."""
-    held = [_Held(0, ledger.first_limits)]
-    with suppress(LedgerError), ledger.view(EVERYBODY) as view:
-        changes = (sealed.entry for sealed, _ in _all(view) if sealed.entry.kind is Kind.LIMITS_CHANGED)
-        held.extend(_Held(entry.at_ms, Limits.from_json_object(entry.body["new"])) for entry in changes)
-    return held
-
-
-def _held_at(held: list[_Held], at_ms: int) -> list[Limits]:
-    """Return the limits that may have been in force at `at_ms`: two wallets' times may lie a little apart."""
-    ends = [*(each.from_ms for each in held[1:]), at_ms]
-    return [
-        each.limits
-        for each, end_ms in zip(held, ends, strict=True)
-        if each.from_ms - APART_MS_MAX <= at_ms <= end_ms + APART_MS_MAX
-    ]
 
 
 def _bounds(activated: Entry) -> Bounds:

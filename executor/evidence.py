@@ -26,6 +26,8 @@ class Evidence:
     usage: Usage
     quotes: tuple[Quote, ...]
     limits: Limits
+    everybody: int
+    """The number of the newest entry on everybody's chain: it left these limits, and the halts of everything."""
 
     def to_json_object(self) -> dict[str, Any]:
         """Return its JSON form, as entries hold it."""
@@ -35,6 +37,7 @@ class Evidence:
             "usage": self.usage.to_json_object(),
             "quotes": [quote.to_json_object() for quote in self.quotes],
             "limits": self.limits.to_json_object(),
+            "everybody": self.everybody,
         }
 
     @classmethod
@@ -46,6 +49,7 @@ class Evidence:
             usage=Usage.from_json_object(value["usage"]),
             quotes=tuple(Quote.from_json_object(quote) for quote in value["quotes"]),
             limits=Limits.from_json_object(value["limits"]),
+            everybody=value["everybody"],
         )
 
     def decide(self, bounds: Bounds, now_ms: int) -> Decision:

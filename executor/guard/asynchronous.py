@@ -7,6 +7,7 @@ the next one together: many tasks cost few commits.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -15,7 +16,9 @@ from executor.guard.guard import Guard
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from pathlib import Path
 
+    from executor.assets import AssetRegistry
     from executor.authorization import Authorization
     from executor.bounds import Bounds
     from executor.decide import Decision, Refused
@@ -25,10 +28,12 @@ if TYPE_CHECKING:
     from executor.guard.fires import Execution
     from executor.guard.headroom import Headroom
     from executor.halts import Halt, Halter, Scope
-    from executor.ledger import SealedEntry
+    from executor.ledger import Clock, SealedEntry
     from executor.limits import Limits
+    from executor.prices.quote import PriceSource
     from executor.reasons import Reason
     from executor.request import FireRequest
+    from executor.seal import SealKeys
     from permits import SignedPermit, SignedRevocation
 
 __all__ = ["AsyncGuard"]
@@ -51,9 +56,29 @@ class AsyncGuard:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="guard")
 
     @classmethod
-    async def open(cls, url: Any, **how: Any) -> Self:  # noqa: ANN401 - as Guard.open, which says and checks more
-        """Open the ledger at `url` and guard it: `Guard.open`, which names the other arguments."""
-        return cls(await asyncio.to_thread(partial(Guard.open, url, **how)))
+    async def open(
+        cls,
+        url: str | Path,
+        *,
+        seal_keys: SealKeys,
+        prices: PriceSource,
+        assets: AssetRegistry,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> Self:
+        """Open the ledger at `url` and guard it, as `Guard.open` does."""
+        guard = await asyncio.to_thread(
+            Guard.open,
+            url,
+            seal_keys=seal_keys,
+            prices=prices,
+            assets=assets,
+            limits=limits,
+            clock=clock,
+            random_bytes=random_bytes,
+        )
+        return cls(guard)
 
     async def close(self) -> None:
         """Wait for the calls under way, and close the ledger."""

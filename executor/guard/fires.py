@@ -228,9 +228,10 @@ def _evidence(
     quotes = {mint: prices.quotes(mint) for mint in mints}
     window, room_at_ms = None, None
     is_new = attempt > view.head.attempts
-    if limits.notional_micro_usd_per_24h is not None and is_new:
+    if limits.notional_micro_usd_per_24h is not None:
         value = trade_value_micro_usd(bounds, request, quotes, view.now_ms) or 0
-        window, room_at_ms = _window_micro_usd(view, limits.notional_micro_usd_per_24h - value)
+        own = 0 if is_new else worth_before(view, attempt + 1) - worth_before(view, attempt)
+        window, room_at_ms = _window_micro_usd(view, limits.notional_micro_usd_per_24h - value, own)
     return Evidence(
         activation=activated.entry.seq,
         request=request,
@@ -247,6 +248,7 @@ def _evidence(
         ),
         quotes=tuple(quote for each in quotes.values() for quote in each),
         limits=limits,
+        everybody=view.everybody,
     )
 
 
@@ -265,20 +267,20 @@ def _intent_held_by(view: WalletView, request: FireRequest) -> str | None:
 HOLDS_INTENT: Final = frozenset({AttemptState.AUTHORIZED, AttemptState.SIGNED, AttemptState.LANDED})
 
 
-def _window_micro_usd(view: WalletView, room_micro_usd: int) -> tuple[int, int | None]:
+def _window_micro_usd(view: WalletView, room_micro_usd: int, own_micro_usd: int) -> tuple[int, int | None]:
     """Return what the attempts in the rolling window are worth, and when at most `room_micro_usd` of it will be left.
 
-    The time is None if that much is left now, or never will be.
+    `own_micro_usd` is what the attempt in question has been counted for already. The time is None if that much is
+    left now, or never will be.
     """
     first = window_starts(view)
-    before = worth_before(view, first)
-    used = view.head.notional_micro_usd - before
+    used = view.head.notional_micro_usd - worth_before(view, first) - own_micro_usd
     if used <= room_micro_usd or room_micro_usd < 0:
         return used, None
     low, high = first, view.head.attempts
     while low < high:
         middle = (low + high) // 2
-        if view.head.notional_micro_usd - worth_before(view, middle + 1) <= room_micro_usd:
+        if view.head.notional_micro_usd - worth_before(view, middle + 1) - own_micro_usd <= room_micro_usd:
             high = middle
         else:
             low = middle + 1

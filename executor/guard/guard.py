@@ -37,7 +37,7 @@ from executor.errors import ClockUntrusted, IllegalTransition, LedgerTampered, U
 from executor.events import Event, event_of
 from executor.guard import agents, fires
 from executor.guard.headroom import headroom
-from executor.halts import Halt, Halter, Scope
+from executor.halts import EVERYTHING, Halt, Halter, Scope
 from executor.ledger import EVERYBODY, Ledger
 from executor.lifecycle import AttemptState
 from executor.reasons import Reason
@@ -224,7 +224,7 @@ class Guard:
             see `in_doubt`.
 
         Raises:
-            ValueError: `why` is empty or longer than 200 characters.
+            ValueError: `why` is empty or longer than 200 characters, or `scope` names no wallet or agent.
             LedgerError: as `Ledger.change`.
 
         """
@@ -236,12 +236,13 @@ class Guard:
             transaction.move_head(halts=(*others, halt))
             return () if scope.wallet is None else _open_signatures(transaction, scope.agent_id)
 
-        return self.ledger.change(scope.wallet or EVERYBODY, work, create=scope.wallet is not None)
+        return self.ledger.change(_chain_of(scope), work, create=scope.wallet is not None)
 
     def lift(self, scope: Scope, by: Halter) -> bool:
         """Lift the halt that `by` set on exactly `scope`; what expired meanwhile stays so. Tell whether there was one.
 
         Raises:
+            ValueError: `scope` names no wallet or agent.
             LedgerError: as `Ledger.change`.
 
         """
@@ -254,7 +255,7 @@ class Guard:
                 transaction.move_head(halts=tuple(each for each in transaction.head.halts if each not in lifted))
             return bool(lifted)
 
-        return self.ledger.change(scope.wallet or EVERYBODY, work, create=scope.wallet is not None)
+        return self.ledger.change(_chain_of(scope), work, create=scope.wallet is not None)
 
     def halts(self, wallet: str | None = None) -> Sequence[Halt]:
         """Return the halts of everything; with `wallet`, also those of it and its agents."""
@@ -467,6 +468,8 @@ class Guard:
         def work(transaction: WalletTransaction) -> None:
             if agents.state(transaction, agent_id) is None:
                 raise IllegalTransition(f"there is no agent `{agent_id}`")
+            if transaction.again and transaction.has_told(event_id):
+                return
             transaction.append(kind, agent_id, body, execution_id=event_id)
 
         self.ledger.change(wallet, work)
@@ -492,6 +495,17 @@ def _refusal_of(fault: Exception) -> Refused:
         if isinstance(fault, kind):
             return Refused(reason=reason)
     raise fault
+
+
+def _chain_of(scope: Scope) -> str:
+    """Return the wallet whose chain tells of halts in `scope`. Raises ValueError if it is no scope."""
+    if scope == EVERYTHING:
+        return EVERYBODY
+    if scope.wallet is None or keys.decode_key(scope.wallet) is None:
+        raise ValueError("a halt is of everything, of a wallet in base58, or of a wallet's agent")
+    if scope.agent_id is not None and not _is_uuid(scope.agent_id):
+        raise ValueError("an agent's id is a UUID in lowercase with hyphens")
+    return scope.wallet
 
 
 def _open_signatures(view: WalletView, agent_id: str | None) -> Sequence[str]:

@@ -216,7 +216,8 @@ class Ledger:
                     yield cursor
                 return
             with self._turn:
-                self._turn.wait_for(lambda: self._writing < self._store.writers_max)
+                while self._writing == self._store.writers_max:
+                    self._turn.wait()
                 self._writing += 1
             try:
                 with self._store.writing() as cursor:
@@ -247,12 +248,14 @@ class Ledger:
         except Exception as fault:  # noqa: BLE001 - told to whoever asked for the change
             if len(changes) > 1:
                 for change in changes:
+                    change.fault = _interrupted()  # what the first try gave is undone, and may be nobody's answer
+                for change in changes:
                     self._commit([change])
                 return
             changes[0].fault = fault.refused if isinstance(fault, _HalfDone) else _told_of(self._store, fault)
         except BaseException:
             for change in changes:
-                change.fault = LedgerError("the change was interrupted")
+                change.fault = _interrupted()
             raise
         finally:
             for change in changes:
@@ -262,14 +265,18 @@ class Ledger:
         for attempt in range(1, self._store.attempts_max + 1):
             try:
                 with self._store.writing() as cursor:
-                    self._make_all(cursor, changes, again=attempt > 1)
+                    self._make_all(cursor, changes)
             except _driver(self._store).Error as error:
-                if attempt == self._store.attempts_max or not self._store.is_passing(error):
+                if not self._store.is_passing(error):
+                    raise
+                for change in changes:
+                    change.again = True
+                if attempt == self._store.attempts_max:
                     raise
             else:
                 return
 
-    def _make_all(self, cursor: Cursor, changes: list[_Change[Any]], *, again: bool) -> None:
+    def _make_all(self, cursor: Cursor, changes: list[_Change[Any]]) -> None:
         """Make each change, wallet by wallet in one order, so that no two transactions wait for each other."""
         if any(change.wallet == EVERYBODY for change in changes):
             self._store.own_halts(cursor)
@@ -281,14 +288,14 @@ class Ledger:
             for change in its_changes:
                 change.fault = None
                 try:
-                    transaction = transaction or self._lock(cursor, change, again=again)
+                    transaction = transaction or self._lock(cursor, change)
                     change.make(transaction)
                 except ExecutorError as fault:
                     change.fault = fault
             if transaction is not None:
                 transaction.write_head()  # now: EVERYBODY comes first, and all others read its halts
 
-    def _lock(self, cursor: Cursor, change: _Change[Any], *, again: bool) -> WalletTransaction:
+    def _lock(self, cursor: Cursor, change: _Change[Any]) -> WalletTransaction:
         wallet = change.wallet
         head = self._head(cursor, sql.LOCK_HEAD, wallet)
         if head is None:
@@ -296,7 +303,7 @@ class Ledger:
                 raise UnknownWallet(f"the ledger has nothing of wallet `{wallet}`")
             made = insert_head(cursor, self._seals, wallet)
             head = self._head(cursor, sql.LOCK_HEAD, wallet) or made
-        return WalletTransaction(cursor, self._seals, head, self._trusted_time(cursor, head), again=again)
+        return WalletTransaction(cursor, self._seals, head, self._trusted_time(cursor, head))
 
     def _head(self, cursor: Cursor, statement: sql.Statement, wallet: str) -> Head | None:
         row = cursor.one(statement, wallet=wallet)
@@ -320,22 +327,27 @@ class Ledger:
         return max(now_ms, head.at_ms)
 
 
+def _interrupted() -> LedgerError:
+    return LedgerError("the change was interrupted")
+
+
 class _Change(Generic[T]):
     """A change that waits for its transaction, and then its outcome."""
 
-    __slots__ = ("_work", "create", "ended", "fault", "outcome", "wallet")
+    __slots__ = ("_work", "again", "create", "ended", "fault", "outcome", "wallet")
 
     def __init__(self, wallet: str, work: Callable[[WalletTransaction], T], *, create: bool) -> None:
         self.wallet = wallet
         self._work = work
         self.create = create
+        self.again = False
         self.ended = False
         self.fault: Exception | None = None
         self.outcome: T
 
     def make(self, transaction: WalletTransaction) -> None:
         """Do the work. What it refuses before it changed anything harms nobody else; anything else undoes them all."""
-        before = transaction.head
+        before, transaction.again = transaction.head, self.again
         try:
             self.outcome = self._work(transaction)
         except ExecutorError as refused:

@@ -34,6 +34,9 @@ ENTRY_TAG: Final = b"holdfire/entry/v1"
 EVERYBODY: Final = "*"
 """Stands for all wallets where a wallet's name would: what concerns all of them has a chain of its own."""
 
+TOLD_LATELY: Final = 1_000
+"""More than a wallet's entries between a commit whose answer was lost and the next try."""
+
 REMEMBERED: Final = 4_096
 """Rows whose seals were checked before: a few MB. Activations and heads are read before every fire."""
 
@@ -133,6 +136,11 @@ class WalletView:
         """What every user is held to: the same for all of this look or change."""
         return self._for_everybody.limits
 
+    @property
+    def everybody(self) -> int:
+        """The number of the newest entry that concerns everybody: limits and halts are as it left them."""
+        return self._for_everybody.seq
+
     @cached_property
     def now_ms(self) -> int:
         """The one time of this look or change, Unix ms. Raises ClockUntrusted if nobody knows it."""
@@ -177,6 +185,11 @@ class WalletView:
         if moved.entry.agent_state is None or state not in (None, moved.entry.agent_state):
             raise LedgerTampered(f"entry {moved.entry.seq} of wallet `{self.head.wallet}` stands where another belongs")
         return moved
+
+    def has_told(self, event_id: str) -> bool:
+        """Tell whether one of the wallet's last entries has this minted id: for what may have been told before."""
+        recent = self.after(max(0, self.head.seq - TOLD_LATELY), TOLD_LATELY)
+        return any(sealed.entry.execution_id == event_id for sealed in recent)
 
     def last_fire(self, agent_id: str) -> SealedEntry | None:
         """Return the newest entry that authorized the agent; None if none ever did."""
@@ -267,11 +280,12 @@ class WalletView:
 class WalletTransaction(WalletView):
     """One change to one wallet, under its lock."""
 
-    def __init__(self, cursor: Cursor, seals: Seals, head: Head, now_ms: int, *, again: bool = False) -> None:
+    again = False
+    """Whether the same was tried before, and may have been committed although no answer came."""
+
+    def __init__(self, cursor: Cursor, seals: Seals, head: Head, now_ms: int) -> None:
         super().__init__(cursor, seals, head, lambda: now_ms)
         self._stored = head
-        self.again: Final = again
-        """The same was tried before, and may have been committed although no answer came."""
 
     def append(
         self,
@@ -356,8 +370,9 @@ class WalletTransaction(WalletView):
 
 
 class ForEverybody(NamedTuple):
-    """What concerns every wallet."""
+    """What concerns every wallet, and the number of the newest entry about it."""
 
+    seq: int
     halts: tuple[Halt, ...]
     """Those of everything."""
     limits: Limits
@@ -375,7 +390,7 @@ def for_everybody(cursor: Cursor, seals: Seals) -> ForEverybody:
     head = seals.head(tuple(sealed))
     if (head.wallet, head.epoch, head.seq) != (EVERYBODY, seals.epoch, newest or 0) or head.limits is None:
         raise LedgerTampered("the halts of everything and the limits are not the newest")
-    return ForEverybody(head.halts, head.limits)
+    return ForEverybody(head.seq, head.halts, head.limits)
 
 
 def insert_head(cursor: Cursor, seals: Seals, wallet: str, limits: Limits | None = None) -> Head:

@@ -5,12 +5,13 @@ import sqlite3
 
 import pytest
 
-from executor.audit import _Held, _held_at, check_ledger
+from executor.audit import check_ledger
 from executor.entries import Entry, Head, Kind, chain_start, index_of, next_hash
+from executor.halts import EVERYTHING, Halter
 from executor.ledger import EVERYBODY
 from executor.ledger.wallet import ENTRY_TAG, HEAD_TAG
 from executor.limits import Limits
-from tests.support import HOUR_MS, T0, key, mint, uuid
+from tests.support import T0, key, mint, uuid
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def rewrite(setup, change, *, rechain=True, head=None):
             connection.execute(f"DROP TRIGGER {trigger}")
         ((sealed_head,),) = connection.execute("SELECT content FROM heads WHERE wallet <> '*'").fetchall()
         top = json.loads(sealed_head)
-        rows = connection.execute("SELECT seq, content, hash FROM entries ORDER BY seq").fetchall()
+        rows = connection.execute("SELECT seq, content, hash FROM entries WHERE wallet <> '*' ORDER BY seq").fetchall()
         chain = top["hash"]
         epoch = bytes.fromhex(top["epoch"])
         for place, (seq, old_content, old_hash) in enumerate(rows):
@@ -38,7 +39,9 @@ def rewrite(setup, change, *, rechain=True, head=None):
             seal = setup.seal_keys.seal(ENTRY_TAG, epoch + bytes.fromhex(chain) + content)
             columns = {**index_of(entry), "content": content, "hash": bytes.fromhex(chain), **seal._asdict()}
             assignments = ", ".join(f"{name} = ?" for name in columns)
-            connection.execute(f"UPDATE entries SET {assignments} WHERE seq = ?", [*columns.values(), seq])
+            connection.execute(
+                f"UPDATE entries SET {assignments} WHERE seq = ? AND wallet <> '*'", [*columns.values(), seq]
+            )
         top = {**top, "hash": chain, **(head or {})}
         content = Head.read(json.dumps(top).encode()).canonical_bytes()
         seal = setup.seal_keys.seal(HEAD_TAG, content)
@@ -89,7 +92,7 @@ def test_a_decision_by_limits_that_never_held(used):
     evidence = used.guard.entries(used.wallet)[2].entry.body["evidence"]
     wider = {**evidence, "limits": {**evidence["limits"], "activeAgents": 21}}
     findings = rewrite(used, changing("authorized", evidence=wider))
-    assert any("was decided by limits that weren't in force" in finding for finding in findings)
+    assert any("was decided by limits or halts that weren't in force" in finding for finding in findings)
 
 
 def test_limits_that_nobody_changed(used):
@@ -106,15 +109,79 @@ def test_a_change_of_limits_that_did_not_hold(used):
     assert "limits were changed that weren't in force" in finding
 
 
-@pytest.mark.parametrize("at_ms", [T0 - 2_000, T0 + HOUR_MS - 1, T0 + HOUR_MS + 2_000, T0 + HOUR_MS + 2_001])
-def test_each_decision_is_held_against_the_limits_of_its_time(used, at_ms):
-    used.now_ms += HOUR_MS
+@pytest.fixture
+def halted(used):
+    """Return a user whose fourth fire came after a change of limits, and whose fifth under a halt of everything."""
     used.guard.change_limits(Limits(active_agents=21))
-    with used.guard.ledger.view(EVERYBODY) as view:
-        (changed,) = view.after(0, 9)
-    held = [_Held(0, Limits()), _Held(changed.entry.at_ms, Limits(active_agents=21))]
-    assert (Limits() in _held_at(held, at_ms)) == (at_ms <= T0 + HOUR_MS + 2_000)
-    assert (Limits(active_agents=21) in _held_at(held, at_ms)) == (at_ms >= T0 + HOUR_MS - 2_000)
+    used.guard.authorize(used.request(4))
+    used.guard.halt(EVERYTHING, Halter.OPERATOR, "stop")
+    used.guard.authorize(used.request(5))
+    return used
+
+
+def evidence_of(setup, execution):
+    return setup.guard.execution(setup.wallet, uuid(10_000 + execution)).steps[0].entry.body["evidence"]
+
+
+def test_a_halt_of_everything_that_a_decision_left_out(halted):
+    """The decision follows from its evidence; but everybody's chain says that there was a halt."""
+
+    def leave_out(entry):
+        if entry.get("executionId") != uuid(10_005):
+            return entry
+        evidence = entry["body"]["evidence"]
+        usage = {name: value for name, value in evidence["usage"].items() if name != "halts"}
+        body = {
+            "evidence": {**evidence, "usage": usage},
+            "decision": {"outcome": "allowed", "valueMicroUsd": "100000000"},
+        }
+        return {**entry, "body": {**entry["body"], **body}}
+
+    findings = rewrite(halted, leave_out)
+    assert findings
+    assert all("limits or halts that weren't in force" in finding for finding in findings)
+
+
+@pytest.mark.parametrize(("execution", "everybody"), [(4, 0), (5, 1), (4, 2), (5, 9), (5, -1)])
+def test_a_decision_that_names_another_moment_of_everybodys_chain(halted, execution, everybody):
+    def name(entry):
+        if entry.get("executionId") != uuid(10_000 + execution):
+            return entry
+        evidence = {**entry["body"]["evidence"], "everybody": everybody}
+        return {**entry, "body": {**entry["body"], "evidence": evidence}}
+
+    findings = rewrite(halted, name)
+    assert any("limits or halts that weren't in force" in finding for finding in findings)
+
+
+def test_a_decision_that_goes_back_to_limits_from_before(halted):
+    """What it names did hold once, but the wallet had seen what came after."""
+    halted.guard.lift(EVERYTHING, Halter.OPERATOR)
+    halted.guard.authorize(halted.request(6))
+    assert check_ledger(halted.guard.ledger).findings == ()
+    before = evidence_of(halted, 4)
+
+    def go_back(entry):
+        if entry.get("executionId") != uuid(10_006):
+            return entry
+        evidence = {**entry["body"]["evidence"], "everybody": before["everybody"], "limits": before["limits"]}
+        return {**entry, "body": {**entry["body"], "evidence": evidence}}
+
+    (finding,) = rewrite(halted, go_back)
+    assert "limits or halts that weren't in force" in finding
+
+
+@pytest.mark.parametrize(("changed_at", "fired_at"), [(30_000, 27_999), (60_000, 1_800_000)])
+def test_clocks_that_stepped_between_a_change_and_a_fire_accuse_nobody(setup, changed_at, fired_at):
+    setup.activate()
+    steps = [(changed_at, "change"), (fired_at, "fire")]
+    for at, step in steps if changed_at < 40_000 else reversed(steps):
+        setup.now_ms = T0 + at
+        if step == "change":
+            setup.guard.change_limits(Limits(executions_per_24h=4))
+        else:
+            assert setup.guard.authorize(setup.request()).outcome == "allowed"
+    assert check_ledger(setup.guard.ledger).findings == ()
 
 
 def test_attempts_with_a_gap(used):

@@ -126,6 +126,17 @@ def test_a_wallet_nobody_has_seen_can_be_halted(setup):
     assert setup.guard.activate(setup.permit()).reason is Reason.HALTED
 
 
+@pytest.mark.parametrize(
+    "scope", [Scope(None, uuid(1)), Scope("*"), Scope("x"), Scope(""), Scope(key(1).wallet_address, "x")]
+)
+def test_a_scope_that_is_none_halts_nobody(setup, scope):
+    setup.activate()
+    for call in (lambda: setup.guard.halt(scope, OPERATOR, "why"), lambda: setup.guard.lift(scope, OPERATOR)):
+        with pytest.raises(ValueError, match=r"a halt is of|an agent's id"):
+            call()
+    assert outcomes((setup, setup.request(1))) == ["allowed"]
+
+
 @pytest.mark.parametrize("why", ["", "x" * 201])
 def test_a_halt_says_why_in_a_line(setup, why):
     with pytest.raises(ValueError, match="why"):

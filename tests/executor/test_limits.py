@@ -9,7 +9,7 @@ from sqlalchemy import text
 from executor.audit import check_ledger
 from executor.decide import Refused
 from executor.entries import Kind
-from executor.errors import LedgerError
+from executor.errors import LedgerError, LedgerTampered
 from executor.halts import EVERYTHING, Halter
 from executor.ledger import EVERYBODY
 from executor.limits import CLOCK_SKEW_MS, Limits
@@ -32,6 +32,13 @@ def reason(outcome):
 
 def fire(setup, *executions):
     return [reason(setup.guard.authorize(setup.request(number))) for number in executions]
+
+
+def until(holds):
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_they_hold_from_then_on_and_are_told_on_everybodys_chain(setup):
@@ -94,7 +101,7 @@ def test_storage_itself_keeps_the_new_cap(setup):
     def past_the_guard(transaction):
         transaction.append(Kind.AUTHORIZED, None, {"evidence": {"request": {}}}, attempt=2, execution_id="x")
 
-    with pytest.raises(LedgerError, match="use up the cap"):
+    with pytest.raises(LedgerTampered, match="use up the cap"):
         setup.guard.ledger.change(setup.wallet, past_the_guard)
 
 
@@ -165,7 +172,7 @@ def test_what_concerns_everybody_rides_with_fires_that_it_concerns(setup):
     halting.start()
     firing = threading.Thread(target=guard.authorize, args=(setup.request(3),))
     firing.start()
-    time.sleep(0.05)
+    until(lambda: ledger._writing + len(ledger._waiting) == 3)
     go_on.set()
     for each in (holding, halting, firing):
         each.join(30)
@@ -190,11 +197,10 @@ def test_after_the_change_nobody_is_authorized_by_the_old(setup):
     threads = [threading.Thread(target=fire_on, args=(both[each % len(both)], each + 1)) for each in range(4)]
     for thread in threads:
         thread.start()
-    while not granted:
-        time.sleep(0.01)
+    until(lambda: granted)
     setup.guard.change_limits(Limits(executions_per_24h=1))
     changed = time.monotonic()
-    time.sleep(0.1)
+    until(lambda: sum(began > changed for began, _ in list(granted)) >= len(threads))
     stop.set()
     for thread in threads:
         thread.join(30)

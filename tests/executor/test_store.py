@@ -10,10 +10,13 @@ from sqlalchemy import create_engine
 
 from executor.audit import check_ledger
 from executor.bounds import Bounds
+from executor.entries import Kind
 from executor.errors import ClockUntrusted, IllegalTransition, LedgerError
 from executor.fill import Landing
+from executor.guard import fires
 from executor.ledger import Ledger, clock, postgres
 from executor.ledger.clock import SystemClock
+from executor.ledger.store import _Change
 from executor.reasons import Reason
 from executor.seal import SealKeys
 from tests.support import Setup, key, uuid
@@ -203,6 +206,52 @@ def test_each_later_step_whose_commit_was_not_answered_is_taken_once(postgres_se
     assert states == ["voided", "landed", "dead", "failed"]
     with pytest.raises(IllegalTransition):
         setup.guard.mark_dead(setup.wallet, authorized[1].execution_id)
+
+
+def test_an_event_whose_commit_was_not_answered_is_told_once(postgres_setup, lost_answer):
+    setup = postgres_setup
+    setup.activate()
+    lost_answer()
+    setup.guard.arm_trigger(setup.wallet, uuid(1), "SOL < 100")
+    assert [event.name for _, event in setup.guard.events(setup.wallet)] == ["trigger_armed"]
+
+
+def test_changes_that_are_made_alone_after_lost_answers_know_it(postgres_setup, lost_answer):
+    """Every try together is answered by silence; alone, each finds what was committed and takes it for done."""
+    setup = postgres_setup
+    setup.activate()
+    authorized = [setup.guard.authorize(setup.request(number)).authorization for number in range(2)]
+
+    def signing(number):
+        signed = {"txSignature": str(number), "transaction": "00", "lastValidBlockHeight": 1}
+        return lambda wallet: fires.record_signature(wallet, authorized[number], signed, setup.prices)
+
+    for _ in range(setup.guard.ledger._store.attempts_max):
+        lost_answer()
+    outcomes = setup.guard.ledger.change_many([(setup.wallet, signing(0)), (setup.wallet, signing(1))])
+    assert outcomes == [None, None]
+
+
+def test_after_an_interrupt_nothing_that_was_undone_is_an_answer(sqlite_setup):
+    sqlite_setup.activate()
+    ledger, calls = sqlite_setup.guard.ledger, []
+
+    def broken_then_interrupted(_wallet):
+        calls.append(1)
+        raise OSError if len(calls) == 1 else KeyboardInterrupt
+
+    def append(wallet):
+        return wallet.append(Kind.NEXT_RUN_SET, uuid(1), {})
+
+    works = [append, lambda wallet: wallet.head.seq, broken_then_interrupted, append]
+    changes = [_Change(sqlite_setup.wallet, work, create=False) for work in works]
+    with pytest.raises(KeyboardInterrupt):
+        ledger._commit(changes)
+    assert (changes[0].result().entry.seq, changes[1].result()) == (3, 3)
+    assert len(sqlite_setup.guard.entries(sqlite_setup.wallet)) == 3
+    for change in changes[2:]:
+        with pytest.raises(LedgerError, match="interrupted"):
+            change.result()
 
 
 def test_an_interrupt_is_raised_and_nobody_waits_for_ever(setup):

@@ -12,7 +12,7 @@ from executor.halts import EVERYTHING, Halter
 from executor.limits import CLOCK_SKEW_MS, Limits
 from executor.prices.quote import FixedPrices
 from executor.reasons import Reason
-from tests.support import HOUR_MS, USDC, Setup, key, uuid
+from tests.support import HOUR_MS, JTO, USDC, Setup, key, uuid
 
 DAY_MS = 24 * HOUR_MS
 TRADE_MICRO_USD = 100 * 10**6
@@ -104,6 +104,18 @@ def test_an_attempt_does_not_stand_in_its_own_way_when_it_is_signed(limited):
     setup = limited(min_interval_ms=10_000, notional_micro_usd_per_24h=TRADE_MICRO_USD)
     setup.activate()
     assert setup.sign(setup.guard.authorize(setup.request(1)).authorization) is None
+
+
+def test_a_day_is_counted_again_at_the_price_of_signing(limited):
+    setup = limited(notional_micro_usd_per_24h=2 * TRADE_MICRO_USD)
+    setup.activate()
+    first, second = (setup.guard.authorize(setup.request(number)).authorization for number in range(2))
+    assert setup.sign(first, "a") is None
+    setup.quote(USDC, "1.01")
+    setup.quote(JTO, "2.50")
+    refused = setup.sign(second, "b")
+    assert refused.reason is Reason.NOTIONAL_OVER_CAP
+    assert refused.checks[0].actual == "$100.000000 in 24 h already, and $101.000000"
 
 
 def test_one_intent_has_one_execution_until_that_fails(setup):

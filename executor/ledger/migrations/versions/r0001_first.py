@@ -123,7 +123,7 @@ TRIGGERS: Final = {
         """
         CREATE FUNCTION entries_are_only_appended() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-            RAISE EXCEPTION 'entries are only ever appended';
+            RAISE integrity_constraint_violation USING MESSAGE = 'entries are only ever appended';
         END $$
         """,
         """
@@ -140,14 +140,14 @@ TRIGGERS: Final = {
             IF NEW.attempt > 1 AND NOT EXISTS (
                 SELECT 1 FROM entries WHERE wallet = NEW.wallet AND attempt = NEW.attempt - 1
             ) THEN
-                RAISE EXCEPTION 'the attempt before this one is missing';
+                RAISE integrity_constraint_violation USING MESSAGE = 'the attempt before this one is missing';
             END IF;
             IF EXISTS (
                 SELECT 1 FROM entries
                 WHERE wallet = NEW.wallet AND attempt = NEW.attempt - (SELECT executions_per_24h FROM ledger)
                 AND at_ms > NEW.at_ms - 86400000
             ) THEN
-                RAISE EXCEPTION 'the attempts of 24 hours use up the cap';
+                RAISE integrity_constraint_violation USING MESSAGE = 'the attempts of 24 hours use up the cap';
             END IF;
             RETURN NEW;
         END $$
