@@ -32,6 +32,7 @@ from executor.prices.quote import FixedPrices, Quote
 from executor.request import FireRequest
 from executor.seal import SEAL_KEY_BYTES, SealKeys
 from executor.status import show, status_of
+from executor.traces import load, replay, traces_folder
 from permits import PermitError, keys, timestamp
 from permits.canonical import parse
 from permits.model import UUID_PATTERN
@@ -131,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_ledger(changing)
     changing.add_argument("--yes", action="store_true", help="do it; else it is only shown")
     changing.set_defaults(run=_set_limits)
+    _add_traces(commands)
 
     database = commands.add_parser("db", help="look after a ledger").add_subparsers(required=True, metavar="COMMAND")
     check = database.add_parser("check", help="check every seal, chain and decision; the ledger may be in use")
@@ -141,6 +143,14 @@ def _parser() -> argparse.ArgumentParser:
     upgrade.add_argument("db", type=_database, metavar="LEDGER", help=LEDGER_HELP)
     upgrade.set_defaults(run=_upgrade)
     return parser
+
+
+def _add_traces(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    traces = commands.add_parser("traces", help="golden traces").add_subparsers(required=True, metavar="COMMAND")
+    replaying = traces.add_parser("run", help="replay every trace on a guard, as it is and with restarts")
+    replaying.add_argument("folder", type=Path, nargs="?", default=traces_folder(), help="their folder")
+    replaying.add_argument("--url", help="a PostgreSQL database to make schemas in meanwhile (default: SQLite files)")
+    replaying.set_defaults(run=_replay)
 
 
 LEDGER_HELP: Final = "the path of an SQLite file, or a URL such as postgresql://user@host/database"
@@ -308,6 +318,20 @@ DIGITS_MAX: Final = 16
 
 def _shown(value: int | None) -> str:
     return "none" if value is None else str(value)
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    traces = load(arguments.folder)
+    differences = []
+    for restarts in (False, True):
+        for trace in traces:
+            found = replay(trace, arguments.url, restarts=restarts)
+            if found is not None:
+                differences.append(found)
+                print(f"FAILED: {found.trace_id}{', with restarts' if restarts else ''}, step {found.number}")
+                print(f"    {json.dumps(found.step)}\n    is {json.dumps(found.given)}")
+    print(f"traces: {len(traces)}, each with and without restarts, fail: {len(differences)}")
+    return 1 if differences else 0
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     vectors = commands.add_parser("vectors", help="golden vectors").add_subparsers(required=True, metavar="COMMAND")
     running = vectors.add_parser("run", help="run every vector, against this implementation or another")
     running.add_argument("--against", type=shlex.split, metavar="COMMAND", help="a program that speaks the protocol")
-    running.add_argument("--vectors", type=Path, default=_vectors_folder(), help="their folder")
+    running.add_argument("--vectors", type=Path, default=conformance.vectors_folder(), help="their folder")
     running.add_argument("--expected-failures", type=Path, help="a file of vector ids, one a line, that may fail")
     running.set_defaults(run=_run_vectors)
 
@@ -276,13 +276,6 @@ def _progress(documents: Iterator[bytes]) -> Iterable[bytes]:
 
 def _error(error: PermitError) -> dict[str, Any]:
     return {"code": error.code, "field": error.field, "value": error.value, "rule": error.rule}
-
-
-def _vectors_folder() -> Path:
-    """Return where the golden vectors are: in the installed package, or in the checkout beside it."""
-    package = Path(__file__).parent
-    installed = package / "vectors"
-    return installed if installed.is_dir() else package.parent / "vectors"
 
 
 def _amount(text: str) -> Decimal:

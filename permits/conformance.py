@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nacl.bindings import crypto_sign_open
@@ -34,9 +35,8 @@ from permits.verification import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
-    from pathlib import Path
 
-__all__ = ["Result", "answer", "drive", "load", "respond", "run"]
+__all__ = ["Result", "answer", "drive", "load", "respond", "run", "vectors_folder"]
 
 Request = dict[str, Any]
 Answer = dict[str, Any]
@@ -107,6 +107,13 @@ class Result(NamedTuple):
     def agrees(self) -> bool:
         """Tell whether the answer is the expected one, in every key."""
         return self.given == {"id": self.vector["id"], **self.vector["expected"]}
+
+
+def vectors_folder() -> Path:
+    """Return where the golden vectors are: in the installed package, or in the checkout beside it."""
+    package = Path(__file__).parent
+    installed = package / "vectors"
+    return installed if installed.is_dir() else package.parent / "vectors"
 
 
 def load(folder: Path) -> list[dict[str, Any]]:
