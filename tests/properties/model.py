@@ -10,6 +10,7 @@ every failing check's reason in order, or `("error", the fault's class)`.
 from collections import deque
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import islice
 from math import ceil
 from typing import NamedTuple
 
@@ -71,6 +72,8 @@ class Execution:
     state: str
     at_ms: int
     intent: str | None
+    earlier: int = 0
+    """How many of the user's fires were allowed before it."""
     signature: str | None = None
 
 
@@ -85,8 +88,9 @@ class User:
     halts: set[tuple[str | None, str]] = field(default_factory=set)
     """The agent, or None for all of them, and who halted."""
 
-    def used(self, now_ms):
-        return sum(now_ms < at_ms + DAY_MS + SKEW_MS for at_ms, _ in self.fires)
+    def used(self, now_ms, before=None):
+        """Return how many fires of the last day there are, of all or of the first so many."""
+        return sum(now_ms < at_ms + DAY_MS + SKEW_MS for at_ms, _ in islice(self.fires, before))
 
     def worth(self, now_ms):
         return sum(worth for at_ms, worth in self.fires if now_ms < at_ms + DAY_MS + SKEW_MS)
@@ -276,6 +280,12 @@ class Model:
         user.halts.remove((agent_id, by))
         return "ok", True
 
+    def change_limits(self, limits):
+        now_ms = self.now(self.halts_seen_ms)
+        if limits != self.limits:
+            self.limits, self.halts_seen_ms = limits, now_ms
+        return "ok", None
+
     # Fires
 
     def authorize(self, request):
@@ -289,7 +299,7 @@ class Model:
         agent = user.agents.get(request.agent_id)
         if agent is None or agent.terms is None:
             return bare("AGENT_UNKNOWN")
-        checks, worth = self._checks(user, agent, request, now_ms, new=True)
+        checks, worth = self._checks(user, agent, request, now_ms)
         answer = refusal(checks) if checks else ("allowed", worth, None)
         user.executions[request.execution_id] = Execution(
             agent=request.agent_id,
@@ -298,6 +308,7 @@ class Model:
             state="refused" if checks else "authorized",
             at_ms=now_ms,
             intent=None if checks else request.intent_key,
+            earlier=len(user.fires),
         )
         user.seen_ms = now_ms
         if checks:
@@ -308,8 +319,11 @@ class Model:
         agent.fired_ms = now_ms
         return "allowed", worth, len(user.fires)
 
-    def _checks(self, user, agent, request, now_ms, *, new):
-        """Return every failing check with the time that cures it, and what the trade is worth in micro-USD."""
+    def _checks(self, user, agent, request, now_ms, signing=None):
+        """Return every failing check with the time that cures it, and what the trade is worth in micro-USD.
+
+        `signing` is the execution itself, if it was allowed before.
+        """
         limits, terms = self.limits, agent.terms
         margin_ms = limits.expiry_margin_s * 1000
         holders = [
@@ -340,20 +354,21 @@ class Model:
                 request.min_received < self.least(request.sell, request.sell_amount, request.buy)
                 and ("MIN_RECEIVED_TOO_LOW", None),
             ]
-        checks += self._usage_checks(user, agent, worth, now_ms, new=new)
+        checks += self._usage_checks(user, agent, worth, now_ms, signing)
         return [check for check in checks if check], worth
 
-    def _usage_checks(self, user, agent, worth, now_ms, *, new):
-        limits, cap = self.limits, self.limits.notional_micro_usd_per_24h
+    def _usage_checks(self, user, agent, worth, now_ms, signing):
+        limits, cap, slots = self.limits, self.limits.notional_micro_usd_per_24h, self.limits.executions_per_24h
+        earlier = None if signing is None else signing.earlier
         checks = []
-        if cap is not None and worth is not None and (user.worth(now_ms) if new else 0) + worth > cap:
-            cure = user.first_room(now_ms, lambda at_ms: user.worth(at_ms) + worth <= cap) if new else None
-            checks.append(("NOTIONAL_OVER_CAP", cure))
-        if not new:
-            return checks
-        if user.used(now_ms) >= limits.executions_per_24h:
-            cure = user.first_room(now_ms, lambda at_ms: user.used(at_ms) < limits.executions_per_24h)
+        if user.used(now_ms, earlier) >= slots:
+            cure = user.first_room(now_ms, lambda at_ms: user.used(at_ms, earlier) < slots)
             checks.append(("EXECUTIONS_OVER_CAP", cure))
+        if signing is not None:
+            return [*checks, cap is not None and worth is not None and worth > cap and ("NOTIONAL_OVER_CAP", None)]
+        if cap is not None and worth is not None and user.worth(now_ms) + worth > cap:
+            cure = user.first_room(now_ms, lambda at_ms: user.worth(at_ms) + worth <= cap)
+            checks.append(("NOTIONAL_OVER_CAP", cure))
         if agent.fired_ms is not None and now_ms - agent.fired_ms < limits.min_interval_ms:
             checks.append(("INTERVAL_TOO_SHORT", agent.fired_ms + limits.min_interval_ms))
         return checks
@@ -382,7 +397,7 @@ class Model:
         if now_ms >= execution.at_ms + self.limits.authorization_ttl_s * 1000:
             execution.state = "voided"
             return bare("AUTHORIZATION_EXPIRED")
-        checks, _ = self._checks(user, user.agents[request.agent_id], request, now_ms, new=False)
+        checks, _ = self._checks(user, user.agents[request.agent_id], request, now_ms, execution)
         if checks:
             execution.state = "voided"
             return refusal(checks)
