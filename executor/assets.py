@@ -24,11 +24,11 @@ NATIVE_MINT: Final = "So11111111111111111111111111111111111111112"
 class Asset(Value):
     """What a whitelist entry stands for."""
 
-    symbol: str
-    mint: str
-    """base58 of 32 bytes."""
     decimals: Annotated[int, Field(ge=0, le=19)]
     """A whole token is 10**decimals base units."""
+    mint: str
+    """base58 of 32 bytes."""
+    symbol: str
     token_program: str
     """The program that owns the mint, base58."""
 

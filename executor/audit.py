@@ -6,6 +6,7 @@ and every decision, made again from its evidence, by the limits and halts that e
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -21,6 +22,7 @@ from executor.ledger import EVERYBODY
 from executor.lifecycle import AgentState
 from executor.limits import Limits
 from permits import keys, permit_id
+from permits.canonical import canonicalize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +70,8 @@ def _check_wallet(view: WalletView, ledger: Ledger, everybody: _Everybody) -> It
         if next_hash(summed.hash, sealed.content) != sealed.hash:
             yield entry, f"entry {entry.seq} is not chained to the one before"
             return
+        if canonicalize(json.loads(sealed.content)) != sealed.content:
+            yield entry, f"entry {entry.seq} is not in canonical form"
         if index != index_of(entry):
             yield entry, f"entry {entry.seq} is filed under what it doesn't say"
             return

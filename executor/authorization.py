@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from executor.assets import Asset
@@ -11,8 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["Authorization"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Authorization:
+class Authorization(NamedTuple):
     """What the guard allowed, in the words of the chain. The signing gate signs exactly this and nothing else."""
 
     wallet: str
@@ -32,12 +30,15 @@ class Authorization:
     """Hex of the chain hash of the entry that allowed it: the transaction's memo carries it."""
     expires_at_ms: int
     """From then on (exclusive) it can only be voided, Unix ms."""
-    claim: str = field(repr=False)
+    claim: str
     """Proof that its holder is who the guard gave it to: the ledger keeps only its hash."""
 
     def without_claim(self) -> Authorization:
         """Return what a rail may see of it: all but the right to use it."""
-        return replace(self, claim="")
+        return self._replace(claim="")
+
+    def __repr__(self) -> str:
+        return f"Authorization(execution_id={self.execution_id!r}, attempt={self.attempt}, ...)"  # no claim in any log
 
     @property
     def memo(self) -> bytes:

@@ -24,13 +24,13 @@ __all__ = ["Bounds"]
 class Bounds(Value):
     """What one agent may do until its permit expires."""
 
-    wallet: str
-    permit_id: str
-    envelope: Envelope
-    permit: Annotated[dict[str, Any], Field(repr=False)]
-    """The permit's seven keys as they travel."""
     assets: Annotated[tuple[Asset, ...], Field(strict=False)]
     """What each whitelist entry stands for, in the whitelist's order."""
+    envelope: Envelope
+    permit: Annotated[dict[str, Any], Field(repr=False)]
+    """The permit's seven keys and their values, in the order that was signed."""
+    permit_id: str
+    wallet: str
 
     @classmethod
     def of(cls, verified: VerifiedPermit, assets: tuple[Asset, ...]) -> Bounds:
@@ -39,7 +39,7 @@ class Bounds(Value):
             wallet=verified.wallet,
             permit_id=verified.permit_id,
             envelope=verified.envelope,
-            permit=verified.permit.to_json_object(),
+            permit=dict(sorted(verified.permit.to_json_object().items())),
             assets=assets,
         )
 

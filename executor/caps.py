@@ -33,7 +33,7 @@ def is_expired(expires_at_ms: int, now_ms: int) -> bool:
 
 def count_unexpired(expiries_ms: Iterable[int], now_ms: int) -> int:
     """Return how many agents count as active: an expired one gives its place back before that is recorded."""
-    return sum(not is_expired(expires_at_ms, now_ms) for expires_at_ms in expiries_ms)
+    return len([expires_at_ms for expires_at_ms in expiries_ms if not is_expired(expires_at_ms, now_ms)])
 
 
 def value_micro_usd(amount: int, decimals: int, price_pico_usd: int) -> int:

@@ -20,7 +20,7 @@ from executor.reasons import Reason
 from permits import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from executor.assets import Asset
     from executor.authorization import Authorization
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Allowed", "Check", "Decision", "Refused", "Usage", "decide", "read_decision", "trade_value_micro_usd"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(NamedTuple):
     """What the ledger says of the agent and its user at the moment of the decision."""
 
     agent_state: AgentState
@@ -57,15 +56,15 @@ class Usage:
     def to_json_object(self) -> dict[str, Any]:
         """Return its JSON form, as entries hold it."""
         return _without_none(
-            agentState=self.agent_state,
             activeAgents=self.active_agents,
+            agentState=self.agent_state.value,
             attempt=self.attempt,
-            windowAttemptAtMs=self.window_attempt_at_ms,
+            firedAtMs=self.fired_at_ms,
             halts=[halt.to_json_object() for halt in self.halts] or None,
             intentHeldBy=self.intent_held_by,
+            windowAttemptAtMs=self.window_attempt_at_ms,
             windowMicroUsd=None if self.window_micro_usd is None else str(self.window_micro_usd),
             windowRoomAtMs=self.window_room_at_ms,
-            firedAtMs=self.fired_at_ms,
         )
 
     @classmethod
@@ -85,8 +84,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class Check(NamedTuple):
     """One rule that said no: what it allows, and what it found."""
 
     reason: Reason
@@ -97,7 +95,7 @@ class Check:
 
     def to_json_object(self) -> dict[str, Any]:
         """Return its JSON form, as entries hold it."""
-        return _without_none(reason=self.reason, limit=self.limit, actual=self.actual, retryAtMs=self.retry_at_ms)
+        return _without_none(actual=self.actual, limit=self.limit, reason=self.reason.value, retryAtMs=self.retry_at_ms)
 
     @classmethod
     def from_json_object(cls, value: dict[str, Any]) -> Check:
@@ -122,7 +120,7 @@ class Allowed:
 
     def to_json_object(self) -> dict[str, Any]:
         """Return its JSON form, as entries hold it: without the authorization."""
-        return {"outcome": "allowed", "valueMicroUsd": str(self.value_micro_usd)}
+        return {"outcome": self.outcome, "valueMicroUsd": str(self.value_micro_usd)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +145,7 @@ class Refused:
     def to_json_object(self) -> dict[str, Any]:
         """Return its JSON form, as entries hold it."""
         checks = [check.to_json_object() for check in self.checks]
-        return _without_none(outcome="refused", reason=self.reason, checks=checks, retryAtMs=self.retry_at_ms)
+        return _without_none(checks=checks, outcome=self.outcome, reason=self.reason.value, retryAtMs=self.retry_at_ms)
 
 
 def _without_none(**members: object) -> dict[str, Any]:
@@ -174,7 +172,7 @@ def decide(
     bounds: Bounds,
     request: FireRequest,
     usage: Usage,
-    quotes: Mapping[str, Sequence[Quote]],
+    quotes: Sequence[Quote],
     limits: Limits,
     now_ms: int,
 ) -> Decision:
@@ -184,7 +182,7 @@ def decide(
         bounds: the agent's activation.
         request: the intended execution.
         usage: the ledger's view, read under the user's lock.
-        quotes: all known quotes by mint, stale ones too.
+        quotes: all known quotes of both legs' mints, stale ones too; others don't matter.
         limits: the caps for everyone.
         now_ms: the one time of this decision, Unix ms, read after the lock.
 
@@ -225,30 +223,26 @@ class _Leg(NamedTuple):
     amount: int
     asset: Asset | None
     quoted: bool
-    prices: tuple[int, ...]
+    prices: list[int]
     """The fresh ones, in 1e-12 USD."""
 
 
-def trade_value_micro_usd(
-    bounds: Bounds, request: FireRequest, quotes: Mapping[str, Sequence[Quote]], now_ms: int
-) -> int | None:
+def trade_value_micro_usd(bounds: Bounds, request: FireRequest, quotes: Sequence[Quote], now_ms: int) -> int | None:
     """Return what the trade counts for against the caps; None if a leg can't be valued."""
     return _value_micro_usd(*_legs(request, bounds, quotes, now_ms))
 
 
-def _legs(
-    request: FireRequest, bounds: Bounds, quotes: Mapping[str, Sequence[Quote]], now_ms: int
-) -> tuple[_Leg, _Leg]:
+def _legs(request: FireRequest, bounds: Bounds, quotes: Sequence[Quote], now_ms: int) -> tuple[_Leg, _Leg]:
     return (
         _leg(request.sell, request.sell_amount, bounds, quotes, now_ms),
         _leg(request.buy, request.min_received, bounds, quotes, now_ms),
     )
 
 
-def _leg(name: str, amount: int, bounds: Bounds, quotes: Mapping[str, Sequence[Quote]], now_ms: int) -> _Leg:
+def _leg(name: str, amount: int, bounds: Bounds, quotes: Sequence[Quote], now_ms: int) -> _Leg:
     asset = bounds.whitelist.get(name)
-    known = quotes.get(asset.mint, ()) if asset else ()
-    fresh = tuple(quote.price_pico_usd for quote in known if quote.is_fresh(now_ms, CLOCK_SKEW_MS))
+    known = [quote for quote in quotes if quote.mint == asset.mint] if asset else []
+    fresh = [quote.price_pico_usd for quote in known if quote.is_fresh(now_ms, CLOCK_SKEW_MS)]
     return _Leg(name, amount, asset, bool(known), fresh)
 
 

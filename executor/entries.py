@@ -2,23 +2,28 @@
 
 A wallet's entries are numbered without gaps and form a hash chain: each entry's hash covers the one before, back to a
 beginning that belongs to this ledger and this wallet alone. What an entry says is its canonical JSON; everything else
-that storage keeps of it is an index.
+that storage keeps of it is an index. The JSON is canonical because all that it is made of is written down in order; the
+audit and the tests hold every stored entry against that.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+import re
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any, Final, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from pydantic_core import from_json, to_json
 
 from executor.halts import Halt
 from executor.lifecycle import ATTEMPT_STEP, AgentState
 from executor.limits import Limits
-from permits.canonical import canonicalize
 
-__all__ = ["ENDS", "Entry", "Head", "Kind", "chain_start", "index_of", "next_hash"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ENDS", "Entry", "Head", "Kind", "attempted_at_ms", "chain_start", "index_of", "next_hash"]
 
 HASH_TAG: Final = b"holdfire/entry/v1\x00"
 CHAIN_TAG: Final = b"holdfire/chain/v1\x00"
@@ -52,12 +57,13 @@ class Kind(StrEnum):
     DEAD = "dead"
 
 
+KINDS: Final = {kind.value: kind for kind in Kind}
+
 ENDS: Final = frozenset({Kind.VOIDED, Kind.LANDED, Kind.FAILED, Kind.DEAD})
 """The kinds that end an attempt."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     """One fact about one wallet."""
 
     wallet: str
@@ -66,6 +72,8 @@ class Entry:
     kind: Kind
     at_ms: int
     """When it was appended, Unix ms; never before the entry before it."""
+    body: dict[str, Any]
+    """What its kind needs to be proved: see `executor.guard`. What stands in it is in canonical order."""
     agent_id: str | None = None
     execution_id: str | None = None
     attempt: int | None = None
@@ -74,41 +82,39 @@ class Entry:
     """The number of a refusal among the wallet's, from 1 without gaps."""
     agent_state: AgentState | None = None
     """Where it leaves the agent, if it moves it."""
-    body: dict[str, Any]
-    """What its kind needs to be proved: see `executor.guard`."""
 
     def canonical_bytes(self) -> bytes:
         """Return the one spelling of this entry that is stored, hashed and sealed."""
         members = {
-            "wallet": self.wallet,
-            "seq": self.seq,
-            "kind": self.kind,
-            "atMs": self.at_ms,
             "agentId": self.agent_id,
-            "executionId": self.execution_id,
-            "attempt": self.attempt,
-            "refusal": self.refusal,
             "agentState": self.agent_state,
-            "body": self.body,
+            "atMs": self.at_ms,
+            "attempt": self.attempt,
+            "body": {name: self.body[name] for name in sorted(self.body)},
+            "executionId": self.execution_id,
+            "kind": self.kind.value,
+            "refusal": self.refusal,
+            "seq": self.seq,
+            "wallet": self.wallet,
         }
-        return canonicalize({name: member for name, member in members.items() if member is not None})
+        return to_json({name: member for name, member in members.items() if member is not None})
 
     @classmethod
     def read(cls, content: bytes) -> Entry:
         """Return the entry that `canonical_bytes` spelled: sealed content, which is as it was written."""
-        members = json.loads(content)
+        members = from_json(content)
         state = members.get("agentState")
         return cls(
             wallet=members["wallet"],
             seq=members["seq"],
-            kind=Kind(members["kind"]),
+            kind=KINDS[members["kind"]],
             at_ms=members["atMs"],
+            body=members["body"],
             agent_id=members.get("agentId"),
             execution_id=members.get("executionId"),
             attempt=members.get("attempt"),
             refusal=members.get("refusal"),
             agent_state=None if state is None else AgentState(state),
-            body=members["body"],
         )
 
 
@@ -121,16 +127,15 @@ class ActiveAgent(NamedTuple):
     """When it was last authorized, Unix ms; None if it never was."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(NamedTuple):
     """The sealed top of a wallet's chain: all that a fire must trust before it reads anything else."""
 
     epoch: str
     """The ledger's id; a restored copy gets a new one."""
     wallet: str
-    seq: int = 0
     hash: str
     """Hex of the last entry's chain hash."""
+    seq: int = 0
     at_ms: int = 0
     """The latest time seen: time never runs backwards for a wallet."""
     attempts: int = 0
@@ -143,7 +148,7 @@ class Head:
     """The number of the last refusal that was recorded."""
     refusals_unrecorded: int = 0
     """How many more there were, beyond what is recorded in 24 hours."""
-    active: dict[str, ActiveAgent] = field(default_factory=dict)
+    active: Mapping[str, ActiveAgent] = MappingProxyType({})
     """The agents that may fire, by agentId."""
     halts: tuple[Halt, ...] = ()
     """The halts of this wallet and its agents; in the head for everybody, those of everything."""
@@ -152,35 +157,33 @@ class Head:
 
     def canonical_bytes(self) -> bytes:
         """Return the one spelling of this head that is stored and sealed."""
-        limits = {} if self.limits is None else {"limits": self.limits.to_json_object()}
-        return canonicalize(
-            limits
-            | {
-                "epoch": self.epoch,
-                "wallet": self.wallet,
-                "seq": self.seq,
-                "hash": self.hash,
-                "atMs": self.at_ms,
-                "attempts": self.attempts,
-                "openAttempts": self.open_attempts,
-                "notionalMicroUsd": str(self.notional_micro_usd),
-                "refusals": self.refusals,
-                "refusalsUnrecorded": self.refusals_unrecorded,
-                "active": self.active,
-                "halts": [halt.to_json_object() for halt in self.halts],
-            }
-        )
+        members = {
+            "active": {agent_id: [*self.active[agent_id]] for agent_id in sorted(self.active)},
+            "atMs": self.at_ms,
+            "attempts": self.attempts,
+            "epoch": self.epoch,
+            "halts": [halt.to_json_object() for halt in self.halts],
+            "hash": self.hash,
+            "limits": None if self.limits is None else self.limits.to_json_object(),
+            "notionalMicroUsd": str(self.notional_micro_usd),
+            "openAttempts": self.open_attempts,
+            "refusals": self.refusals,
+            "refusalsUnrecorded": self.refusals_unrecorded,
+            "seq": self.seq,
+            "wallet": self.wallet,
+        }
+        return to_json({name: member for name, member in members.items() if member is not None})
 
     @classmethod
     def read(cls, content: bytes) -> Head:
         """Return the head that `canonical_bytes` spelled: sealed content, which is as it was written."""
-        members = json.loads(content)
+        members = from_json(content)
         limits = members.get("limits")
         return cls(
             epoch=members["epoch"],
             wallet=members["wallet"],
-            seq=members["seq"],
             hash=members["hash"],
+            seq=members["seq"],
             at_ms=members["atMs"],
             attempts=members["attempts"],
             open_attempts=members["openAttempts"],
@@ -191,6 +194,22 @@ class Head:
             halts=tuple(Halt.from_json_object(halt) for halt in members["halts"]),
             limits=None if limits is None else Limits.from_json_object(limits),
         )
+
+
+def attempted_at_ms(content: bytes, wallet: str, number: int) -> int | None:
+    """Return when the wallet's attempt of this number was authorized, Unix ms; None if `content` tells of no such.
+
+    It is read off an entry's canonical bytes, where these members have their places: fires look back at one each.
+    """
+    begun = _attempt_begins(content)
+    if begun is None or int(begun["attempt"]) != number or not content.endswith(b'"wallet":"%b"}' % wallet.encode()):
+        return None
+    return int(begun["at_ms"])
+
+
+_attempt_begins: Final = re.compile(
+    rb'\{"agentId":"[0-9a-f-]{36}","atMs":(?P<at_ms>[0-9]+),"attempt":(?P<attempt>[0-9]+),'
+).match
 
 
 def index_of(entry: Entry) -> dict[str, object]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from executor.bounds import Bounds
 from executor.decide import Decision, Usage, decide
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Evidence", "replay"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class Evidence(NamedTuple):
     """What stood before the decider, but for the bounds, which the entry numbered `activation` holds."""
 
     activation: int
@@ -33,11 +31,11 @@ class Evidence:
         """Return its JSON form, as entries hold it."""
         return {
             "activation": self.activation,
+            "everybody": self.everybody,
+            "limits": self.limits.to_json_object(),
+            "quotes": [quote.to_json_object() for quote in self.quotes],
             "request": self.request.to_json_object(),
             "usage": self.usage.to_json_object(),
-            "quotes": [quote.to_json_object() for quote in self.quotes],
-            "limits": self.limits.to_json_object(),
-            "everybody": self.everybody,
         }
 
     @classmethod
@@ -54,10 +52,7 @@ class Evidence:
 
     def decide(self, bounds: Bounds, now_ms: int) -> Decision:
         """Return what this evidence leads to under `bounds` at `now_ms` (Unix ms)."""
-        by_mint: dict[str, list[Quote]] = {}
-        for quote in self.quotes:
-            by_mint.setdefault(quote.mint, []).append(quote)
-        return decide(bounds, self.request, self.usage, by_mint, self.limits, now_ms)
+        return decide(bounds, self.request, self.usage, self.quotes, self.limits, now_ms)
 
 
 def replay(decided: Entry, activated: Entry) -> Decision:

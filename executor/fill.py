@@ -22,23 +22,27 @@ LAMPORT_DECIMALS = 9
 class Landing(Value):
     """What the chain says of a landed transaction."""
 
+    fee_lamports: BigInt
+    received: BigInt
+    """Base units that came into the session wallet."""
     slot: int
     sold: BigInt
-    """Base units that left the session wallet."""
-    received: BigInt
-    """Base units that came into it."""
-    fee_lamports: BigInt
+    """Base units that left it."""
 
 
-class Fill(Landing):
+class Fill(Value):
     """A landing, valued at the quotes that the fire was decided by. Decimals as plain strings, digits exact."""
 
+    fee_lamports: BigInt
+    fee_usd: str | None = None
+    """The network fee in USD; None where no quote for SOL was known."""
     filled_amount: str
     """Whole tokens bought."""
     filled_price_usd: str
     """What one of them cost: the sold amount at its highest fresh quote, over the bought, rounded down to 1e-12."""
-    fee_usd: str | None = None
-    """The network fee in USD; None where no quote for SOL was known."""
+    received: BigInt
+    slot: int
+    sold: BigInt
 
     @classmethod
     def of(cls, landing: Landing, evidence: Evidence, decided_at_ms: int, sell: Asset, buy: Asset) -> Fill:

@@ -32,12 +32,12 @@ EVERYTHING = Scope()
 class Halt(Value):
     """A halt in force."""
 
-    wallet: str | None = None
     agent_id: str | None = None
-    by: Annotated[Halter, Field(strict=False)]
-    why: Annotated[str, Field(min_length=1, max_length=200)]
     at_ms: int
     """When it was set, Unix ms."""
+    by: Annotated[Halter, Field(strict=False)]
+    wallet: str | None = None
+    why: Annotated[str, Field(min_length=1, max_length=200)]
 
     @property
     def scope(self) -> Scope:

@@ -7,7 +7,7 @@ API ("Caps that bound everything"), where it gives any.
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
@@ -29,17 +29,32 @@ class Limits(Value):
 
     active_agents: Annotated[int, Field(ge=0, le=COUNT_MAX)] = 20
     """Active, unexpired agents of one user."""
-    executions_per_24h: Annotated[int, Field(ge=1, le=COUNT_MAX)] = 500
-    """Authorized attempts of one user in any 24 hours."""
-    max_slippage_bps: Annotated[int, Field(ge=0, le=10_000)] = 300
-    """How far the minimum received may lie below the quotes, in 1/10,000, inclusive."""
-    expiry_margin_s: Annotated[int, Field(ge=0, le=YEAR_S)] = 90
-    """No fire this close to the permit's end: a transaction may take as long to land (150 blocks of 0.4 s)."""
     authorization_ttl_s: Annotated[int, Field(ge=1, le=YEAR_S)] = 60
     """How long an authorization may be signed on."""
+    executions_per_24h: Annotated[int, Field(ge=1, le=COUNT_MAX)] = 500
+    """Authorized attempts of one user in any 24 hours."""
+    expiry_margin_s: Annotated[int, Field(ge=0, le=YEAR_S)] = 90
+    """No fire this close to the permit's end: a transaction may take as long to land (150 blocks of 0.4 s)."""
     max_permit_age_s: Annotated[int, Field(ge=1, le=YEAR_S)] = 3_600
     """How long after `issuedAt` a permit may still be activated."""
-    notional_micro_usd_per_24h: Annotated[int | None, Field(ge=0, le=COUNT_MAX)] = None
-    """What one user's attempts of any 24 hours may be worth together, inclusive, in 1e-6 USD; None: no such limit."""
+    max_slippage_bps: Annotated[int, Field(ge=0, le=10_000)] = 300
+    """How far the minimum received may lie below the quotes, in 1/10,000, inclusive."""
     min_interval_ms: Annotated[int, Field(ge=0, le=YEAR_S * 1000)] = 0
     """The least time between two attempts of one agent."""
+    notional_micro_usd_per_24h: Annotated[int | None, Field(ge=0, le=COUNT_MAX)] = None
+    """What one user's attempts of any 24 hours may be worth together, inclusive, in 1e-6 USD; None: no such limit."""
+
+    def to_json_object(self) -> dict[str, Any]:
+        """Return its JSON form, written out since every fire stores it."""
+        members = {
+            "activeAgents": self.active_agents,
+            "authorizationTtlS": self.authorization_ttl_s,
+            "executionsPer24H": self.executions_per_24h,
+            "expiryMarginS": self.expiry_margin_s,
+            "maxPermitAgeS": self.max_permit_age_s,
+            "maxSlippageBps": self.max_slippage_bps,
+            "minIntervalMs": self.min_interval_ms,
+        }
+        if self.notional_micro_usd_per_24h is not None:
+            members["notionalMicroUsdPer24H"] = self.notional_micro_usd_per_24h
+        return members

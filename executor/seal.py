@@ -28,7 +28,7 @@ class Seal(NamedTuple):
 class SealKeys:
     """A keyring: seals with the current key, checks with any. Shows no key in its repr, and can't be pickled."""
 
-    __slots__ = ("_keys", "current")
+    __slots__ = ("_begun", "current")
 
     def __init__(self, keys: Mapping[str, bytes], current: str) -> None:
         """Take `keys` of 32 bytes by their ids, and the id to seal with from now on.
@@ -42,7 +42,7 @@ class SealKeys:
                 raise ValueError(f"seal key `{key_id}` must be {SEAL_KEY_BYTES} bytes")
         if current not in keys:
             raise ValueError(f"there is no seal key `{current}`")
-        self._keys = dict(keys)
+        self._begun = {key_id: hmac.new(key, digestmod="sha256") for key_id, key in keys.items()}
         self.current: Final = current
 
     @classmethod
@@ -56,13 +56,15 @@ class SealKeys:
 
     def fits(self, seal: Seal, tag: bytes, data: bytes) -> bool:
         """Tell whether a holder of the named key sealed `data` as a `tag`; never for a key this ring lacks."""
-        return seal.key_id in self._keys and hmac.compare_digest(self._mac(seal.key_id, tag, data), seal.mac)
+        return seal.key_id in self._begun and hmac.compare_digest(self._mac(seal.key_id, tag, data), seal.mac)
 
     def _mac(self, key_id: str, tag: bytes, data: bytes) -> bytes:
-        return hmac.digest(self._keys[key_id], tag + b"\x00" + data, "sha256")
+        mac = self._begun[key_id].copy()
+        mac.update(tag + b"\x00" + data)
+        return mac.digest()
 
     def __repr__(self) -> str:
-        return f"SealKeys({', '.join(self._keys)}; current {self.current})"
+        return f"SealKeys({', '.join(self._begun)}; current {self.current})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("seal keys don't leave their process")

@@ -2,14 +2,20 @@
 
 Amounts of base units and prices outgrow the integers that JSON readers agree on (2**53 - 1), so they are written as
 strings of digits; a value read back equals the one written.
+
+Every value lists its fields in the order of canonical JSON, so that the bytes that the ledger hashes and seals are
+simply what it serializes to.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["BaseUnits", "BigInt", "Value"]
 
@@ -24,11 +30,19 @@ class Value(BaseModel):
         extra="forbid",
         strict=True,
         alias_generator=to_camel,
-        revalidate_instances="always",  # a copy that was changed past the rules is caught where it is stored
         validate_by_name=True,
         validate_by_alias=True,
         serialize_by_alias=True,
     )
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with the fields in `update`, checked like any other: no value is past its rules."""
+        return super().model_copy(deep=deep) if update is None else type(self)(**{**dict(self), **update})
+
+    @classmethod
+    def model_construct(cls, _fields_set: set[str] | None = None, **_values: object) -> NoReturn:
+        """Refuse: a value that nobody checked is none. Raises TypeError."""
+        raise TypeError(f"{cls.__name__} is only made by checking it")
 
     def to_json_object(self) -> dict[str, Any]:
         """Return its JSON form; keys whose value is None are left out."""

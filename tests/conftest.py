@@ -1,7 +1,14 @@
+import json
+
 import pytest
 from hypothesis import settings
 from sqlalchemy import create_engine
 
+from executor.decide import read_decision
+from executor.entries import Entry
+from executor.evidence import replay
+from executor.ledger import WalletTransaction
+from permits.canonical import canonicalize
 from tests.support import Setup
 
 pytest_plugins = ["tests.postgres"]
@@ -9,6 +16,24 @@ pytest_plugins = ["tests.postgres"]
 # On a busy machine an example may take long for reasons of its own; the whole test still has its time limit.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+@pytest.fixture(autouse=True)
+def _every_entry_is_canonical_and_replays(monkeypatch):
+    """Hold every entry that any test has written against what it says."""
+    append = WalletTransaction.append
+
+    def checked(transaction, *arguments, **fields):
+        sealed = append(transaction, *arguments, **fields)
+        assert canonicalize(json.loads(sealed.content)) == sealed.content
+        entry = Entry.read(sealed.content)
+        assert entry == sealed.entry
+        if {"evidence", "decision"} <= entry.body.keys():
+            activated = transaction.entry(entry.body["evidence"]["activation"]).entry
+            assert replay(entry, activated) == read_decision(entry.body["decision"])
+        return sealed
+
+    monkeypatch.setattr(WalletTransaction, "append", checked)
 
 
 @pytest.fixture

@@ -180,7 +180,7 @@ def window_starts(view: WalletView) -> int:
     low, high = 1, view.head.attempts + 1
     while low < high:
         middle = (low + high) // 2
-        if view.now_ms >= slot_free_at_ms(view.attempt(middle).entry.at_ms):
+        if view.now_ms >= slot_free_at_ms(view.attempted_at_ms(middle)):
             low = middle + 1
         else:
             high = middle
@@ -223,9 +223,9 @@ def _evidence(
     """Gather what the decision on the user's `attempt` needs; one that is authorized already doesn't count itself."""
     bounds, active, limits = activated.bounds, view.head.active, view.limits
     back = attempt - limits.executions_per_24h
-    assets = (bounds.whitelist.get(request.sell), bounds.whitelist.get(request.buy))
-    mints = dict.fromkeys([*(asset.mint for asset in assets if asset), NATIVE_MINT])
-    quotes = {mint: prices.quotes(mint) for mint in mints}
+    assets = [asset for asset in (bounds.whitelist.get(request.sell), bounds.whitelist.get(request.buy)) if asset]
+    mints = dict.fromkeys([*[asset.mint for asset in assets], NATIVE_MINT])
+    quotes = tuple([quote for mint in mints for quote in prices.quotes(mint)])
     window, room_at_ms = None, None
     is_new = attempt > view.head.attempts
     if limits.notional_micro_usd_per_24h is not None:
@@ -237,16 +237,16 @@ def _evidence(
         request=request,
         usage=Usage(
             agent_state=state(view, request.agent_id) or AgentState.RESERVED,
-            active_agents=count_unexpired((each.expires_at_ms for each in active.values()), view.now_ms),
+            active_agents=count_unexpired([each.expires_at_ms for each in active.values()], view.now_ms),
             attempt=attempt,
-            window_attempt_at_ms=view.attempt(back).entry.at_ms if back > 0 else None,
+            window_attempt_at_ms=view.attempted_at_ms(back) if back > 0 else None,
             halts=view.halts(request.agent_id),
             intent_held_by=_intent_held_by(view, request),
             window_micro_usd=window,
             window_room_at_ms=room_at_ms,
             fired_at_ms=fired_at_ms(view, request.agent_id) if is_new and limits.min_interval_ms else None,
         ),
-        quotes=tuple(quote for each in quotes.values() for quote in each),
+        quotes=quotes,
         limits=limits,
         everybody=view.everybody,
     )
@@ -284,7 +284,7 @@ def _window_micro_usd(view: WalletView, room_micro_usd: int, own_micro_usd: int)
             high = middle
         else:
             low = middle + 1
-    return used, slot_free_at_ms(view.attempt(low).entry.at_ms)
+    return used, slot_free_at_ms(view.attempted_at_ms(low))
 
 
 def worth_before(view: WalletView, number: int) -> int:

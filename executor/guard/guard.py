@@ -41,6 +41,7 @@ from executor.halts import EVERYTHING, Halt, Halter, Scope
 from executor.ledger import EVERYBODY, Ledger
 from executor.lifecycle import AttemptState
 from executor.reasons import Reason
+from executor.request import FireRequest
 from permits import ENVELOPES, SignedPermit, SignedRevocation, keys, timestamp, verify, verify_revocation
 from permits.model import UUID_PATTERN
 
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     from executor.ledger import Clock, SealedEntry, WalletTransaction, WalletView
     from executor.limits import Limits
     from executor.prices.quote import PriceSource
-    from executor.request import FireRequest
     from executor.seal import SealKeys
 
 __all__ = ["Guard"]
@@ -442,7 +442,8 @@ class Guard:
 
     def _authorizing(self, request: FireRequest) -> Callable[[WalletTransaction], Decision]:
         """Return the work that decides on `request`: made again after a lost commit, it holds the same claim."""
-        request = type(request).model_validate(request)  # a copy may have been changed past its rules
+        if type(request) is not FireRequest:  # a subclass may check less
+            raise TypeError("only a FireRequest is authorized")
         claim = self._random_bytes(CLAIM_BYTES).hex()
         return lambda wallet: fires.authorize(wallet, request, self._prices, claim)
 

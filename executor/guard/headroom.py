@@ -53,7 +53,7 @@ def headroom(view: WalletView) -> Headroom:
             count_unexpired((each.expires_at_ms for each in head.active.values()), view.now_ms), limits.active_agents
         ),
         executions=Room(used, limits.executions_per_24h),
-        next_slot_at_ms=slot_free_at_ms(view.attempt(frees).entry.at_ms) if used else None,
+        next_slot_at_ms=slot_free_at_ms(view.attempted_at_ms(frees)) if used else None,
         notional_micro_usd=None if cap is None else Room(head.notional_micro_usd - worth_before(view, first), cap),
         halts=(*view.halts(), *(halt for halt in head.halts if halt.agent_id is not None)),
     )

@@ -5,7 +5,7 @@ What a statement returns is not yet trusted: see `executor.ledger.wallet`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, bindparam, extract, func, insert, literal_column, select, update
 from sqlalchemy import Table as SqlTable
@@ -14,8 +14,6 @@ from sqlalchemy.dialects.postgresql import insert as insert_or
 from executor.ledger.schema import entries, heads, ledger, session_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy import Dialect
     from sqlalchemy.engine.interfaces import DBAPICursor
     from sqlalchemy.sql.base import Executable
@@ -30,25 +28,26 @@ class Statement:
 
     def __init__(self, core: Executable) -> None:
         self._core = core
-        self._compiled: dict[str, tuple[str, Callable[[dict[str, Any]], list[Any]]]] = {}
+        self._compiled: dict[str, Compiled] = {}
 
-    def compiled(self, dialect: Dialect) -> tuple[str, Callable[[dict[str, Any]], list[Any]]]:
-        """Return its text for `dialect`, and a function that puts named values into their places."""
+    def compiled(self, dialect: Dialect) -> Compiled:
+        """Return it as `dialect` spells it."""
         compiled = self._compiled.get(dialect.name)
         if compiled is None:
-            compiled = self._compiled[dialect.name] = self._compile(dialect)
+            core = self._core.compile(dialect=dialect)  # type: ignore[attr-defined]
+            constants = {name: value for name, value in core.params.items() if value is not None}
+            compiled = self._compiled[dialect.name] = Compiled(str(core), core.positiontup or [], constants)
         return compiled
 
-    def _compile(self, dialect: Dialect) -> tuple[str, Callable[[dict[str, Any]], list[Any]]]:
-        compiled = self._core.compile(dialect=dialect)  # type: ignore[attr-defined]
-        names = tuple(compiled.positiontup or ())
-        constants = {name: value for name, value in compiled.params.items() if value is not None}
 
-        def in_place(values: dict[str, Any]) -> list[Any]:
-            values = constants | values if constants else values
-            return [values[name] for name in names]
+class Compiled(NamedTuple):
+    """A statement in one dialect."""
 
-        return str(compiled), in_place
+    text: str
+    names: list[str]
+    """The parameters in their places."""
+    constants: dict[str, object]
+    """The values of those that the statement itself gives."""
 
 
 class Cursor:
@@ -75,8 +74,9 @@ class Cursor:
         return list(self._cursor.fetchall())
 
     def _execute(self, statement: Statement, values: dict[str, Any]) -> None:
-        text, in_place = statement.compiled(self._dialect)
-        self._cursor.execute(text, in_place(values))
+        text, names, constants = statement.compiled(self._dialect)
+        values |= constants
+        self._cursor.execute(text, [values[name] for name in names])
 
 
 def _insert(table: SqlTable) -> Statement:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import threading
-from collections import deque
 from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
@@ -27,6 +25,7 @@ from executor.ledger import statements as sql
 from executor.ledger.clock import APART_MS_MAX, Clock, SystemClock
 from executor.ledger.schema import SCHEMA_VERSION
 from executor.ledger.sqlite import SqliteStore
+from executor.ledger.turns import Turns, Waiting
 from executor.ledger.wallet import EVERYBODY, Seals, WalletTransaction, WalletView, fits, for_everybody, insert_head
 from executor.limits import Limits
 from executor.seal import Seal
@@ -47,8 +46,6 @@ __all__ = ["Ledger"]
 LEDGER_TAG: Final = b"holdfire/ledger/v1"
 EPOCH_BYTES: Final = 8
 
-CHANGES_TOGETHER_MAX: Final = 128
-
 T = TypeVar("T")
 
 if TYPE_CHECKING:
@@ -63,9 +60,7 @@ class Ledger:
         self._seals = Seals(seal_keys, made.epoch)
         self._host_clock = clock is None
         self._clock: Clock = clock or SystemClock()
-        self._waiting: deque[_Change[Any]] = deque()
-        self._turn = threading.Condition()
-        self._writing = 0
+        self._turns: Turns[_Change[Any]] = Turns(store.writers_max)
         self.epoch: Final = made.epoch
         """The ledger's id, in hex: no two ledgers share it, nor does a restored copy keep it."""
         self.first_limits: Final = made.limits
@@ -173,30 +168,19 @@ class Ledger:
         """Queue `changes`, and commit what waits, until a transaction has taken them along."""
         if self._store.read_only:
             raise LedgerError("the ledger was opened read-only")
-        with self._turn:
-            self._waiting.extend(changes)
-        for change in changes:
-            while taken := self._turn_for(change):
-                try:
-                    self._commit(taken)
-                finally:
-                    self._end_turn()
+        turns = self._turns
+        turns.enter(changes)
+        try:
+            for change in changes:
+                while taken := turns.take(change):
+                    try:
+                        self._commit(taken)
+                    finally:
+                        turns.end(taken)
+        except BaseException:
+            turns.give_up(changes)
+            raise
         return changes
-
-    def _turn_for(self, change: _Change[Any]) -> list[_Change[Any]]:
-        """Wait until it is this thread's turn to commit, and return what waits; nothing, once `change` has ended."""
-        with self._turn:
-            while not change.ended and not (self._waiting and self._writing < self._store.writers_max):
-                self._turn.wait()
-            if change.ended:
-                return []
-            self._writing += 1
-            return [self._waiting.popleft() for _ in range(min(len(self._waiting), CHANGES_TOGETHER_MAX))]
-
-    def _end_turn(self) -> None:
-        with self._turn:
-            self._writing -= 1
-            self._turn.notify_all()
 
     @contextmanager
     def view(self, wallet: str) -> Iterator[WalletView]:
@@ -206,24 +190,6 @@ class Ledger:
             if head is None:
                 raise UnknownWallet(f"the ledger has nothing of wallet `{wallet}`")
             yield WalletView(cursor, self._seals, head, lambda: self._trusted_time(cursor, head))
-
-    @contextmanager
-    def beside(self, *, writing: bool) -> Iterator[Cursor]:
-        """Lend a cursor to tables beside the chain: the vault's."""
-        with told(self._store):
-            if not writing:
-                with self._store.reading() as cursor:
-                    yield cursor
-                return
-            with self._turn:
-                while self._writing == self._store.writers_max:
-                    self._turn.wait()
-                self._writing += 1
-            try:
-                with self._store.writing() as cursor:
-                    yield cursor
-            finally:
-                self._end_turn()
 
     def wallets(self) -> Sequence[str]:
         """Return every wallet that the ledger has something of, and EVERYBODY."""
@@ -241,7 +207,7 @@ class Ledger:
             rows = {wallet: cursor.one(sql.READ_HEAD_SEQ, wallet=wallet) for wallet in wallets}
         return {wallet: row[0] for wallet, row in rows.items() if row is not None and isinstance(row[0], int)}
 
-    def _commit(self, changes: list[_Change[Any]]) -> None:
+    def _commit(self, changes: Sequence[_Change[Any]]) -> None:
         """Make `changes` in one transaction; if that fails, each in one of its own."""
         try:
             self._commit_together(changes)
@@ -257,11 +223,8 @@ class Ledger:
             for change in changes:
                 change.fault = _interrupted()
             raise
-        finally:
-            for change in changes:
-                change.ended = True
 
-    def _commit_together(self, changes: list[_Change[Any]]) -> None:
+    def _commit_together(self, changes: Sequence[_Change[Any]]) -> None:
         for attempt in range(1, self._store.attempts_max + 1):
             try:
                 with self._store.writing() as cursor:
@@ -276,7 +239,7 @@ class Ledger:
             else:
                 return
 
-    def _make_all(self, cursor: Cursor, changes: list[_Change[Any]]) -> None:
+    def _make_all(self, cursor: Cursor, changes: Sequence[_Change[Any]]) -> None:
         """Make each change, wallet by wallet in one order, so that no two transactions wait for each other."""
         if any(change.wallet == EVERYBODY for change in changes):
             self._store.own_halts(cursor)
@@ -331,17 +294,15 @@ def _interrupted() -> LedgerError:
     return LedgerError("the change was interrupted")
 
 
-class _Change(Generic[T]):
+class _Change(Waiting, Generic[T]):
     """A change that waits for its transaction, and then its outcome."""
 
-    __slots__ = ("_work", "again", "create", "ended", "fault", "outcome", "wallet")
-
     def __init__(self, wallet: str, work: Callable[[WalletTransaction], T], *, create: bool) -> None:
+        super().__init__()
         self.wallet = wallet
         self._work = work
         self.create = create
         self.again = False
-        self.ended = False
         self.fault: Exception | None = None
         self.outcome: T
 

@@ -6,13 +6,13 @@ Nothing read from the database is trusted before its seal fits and it says what 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from executor.bounds import Bounds
 from executor.caps import is_expired
-from executor.entries import ENDS, Entry, Head, Kind, chain_start, index_of, next_hash
+from executor.entries import ENDS, Entry, Head, Kind, attempted_at_ms, chain_start, index_of, next_hash
 from executor.errors import LedgerTampered
 from executor.ledger import statements as sql
 from executor.lifecycle import ATTEMPT_STEP, ATTEMPT_STEPS, AgentState, AttemptState
@@ -63,59 +63,69 @@ class Seals:
     def __init__(self, keys: SealKeys, epoch: str) -> None:
         self._keys = keys
         self._epoch_bytes = bytes.fromhex(epoch)
-        self._read: OrderedDict[Row, Head | SealedEntry] = OrderedDict()
+        self._read: OrderedDict[bytes, tuple[Row, Head | SealedEntry]] = OrderedDict()
         self.epoch: Final = epoch
 
     def head(self, row: Row) -> Head:
         """Return the head in `row` (content, key id, MAC, sequence number), or raise LedgerTampered."""
-        *sealed, seq = row
-        known = self._read.get(tuple(sealed))
-        head = known if isinstance(known, Head) else self._head(*sealed)
+        content, key_id, mac, seq = row
+        head = self._known(mac, row[:3])
+        if not isinstance(head, Head):
+            if not fits(self._keys, Seal(key_id, mac), HEAD_TAG, content):
+                raise LedgerTampered("a head doesn't fit its seal: it was changed, or the key is another")
+            head = Head.read(content)
+            self._remember(mac, row[:3], head)
         if head.seq != seq:
             raise LedgerTampered(f"the head of wallet `{head.wallet}` doesn't stand at its sequence number")
         return head
 
-    def _head(self, content: bytes, key_id: str, mac: bytes) -> Head:
-        if not fits(self._keys, Seal(key_id, mac), HEAD_TAG, content):
-            raise LedgerTampered("a head doesn't fit its seal: it was changed, or the key is another")
-        head = Head.read(content)
-        self._remember((content, key_id, mac), head)
-        return head
-
     def entry(self, row: Row) -> SealedEntry:
         """Return the entry in `row` (content, hash, key id, MAC). Raises LedgerTampered if the seal doesn't fit."""
-        known = self._read.get(row)
+        mac = row[3]
+        known = self._known(mac, row)
         if isinstance(known, SealedEntry):
             return known
+        content = self.content(row)
+        sealed = SealedEntry(Entry.read(content), content, row[1].hex())
+        if sealed.entry.kind is Kind.ACTIVATED:
+            self._remember(mac, row, sealed)
+        return sealed
+
+    def content(self, row: Row) -> bytes:
+        """Return the canonical bytes of the entry in `row`. Raises LedgerTampered if the seal doesn't fit."""
         content, chain_hash, key_id, mac = row
         if not fits(self._keys, Seal(key_id, mac), ENTRY_TAG, self._epoch_bytes, chain_hash, content):
             raise LedgerTampered("an entry doesn't fit its seal: it was changed, or the key is another")
-        sealed = SealedEntry(Entry.read(content), content, chain_hash.hex())
-        if sealed.entry.kind is Kind.ACTIVATED:
-            self._remember(row, sealed)
-        return sealed
+        found: bytes = content
+        return found
 
     def seal_head(self, head: Head) -> tuple[bytes, Seal]:
         """Return the content and the seal to store for `head`."""
         content = head.canonical_bytes()
         seal = self._keys.seal(HEAD_TAG, content)
-        self._remember((content, *seal), head)
+        self._remember(seal.mac, (content, *seal), head)
         return content, seal
 
     def seal_entry(self, entry: bytes, chain_hash: bytes) -> Seal:
         """Return the seal to store for the entry with these canonical bytes."""
         return self._keys.seal(ENTRY_TAG, self._epoch_bytes + chain_hash + entry)
 
-    def _remember(self, row: Row, read: Head | SealedEntry) -> None:
-        self._read[row] = read
+    def _known(self, mac: bytes, row: Row) -> Head | SealedEntry | None:
+        known = self._read.get(mac)
+        return known[1] if known is not None and known[0] == row else None
+
+    def _remember(self, mac: bytes, row: Row, read: Head | SealedEntry) -> None:
+        self._read[mac] = row, read
         if len(self._read) > REMEMBERED:
             self._read.popitem(last=False)
 
 
-def fits(keys: SealKeys, seal: Seal, tag: bytes, *parts: object) -> bool:
+def fits(keys: SealKeys, seal: Seal, tag: bytes, *parts: Any) -> bool:  # noqa: ANN401 - whatever a database gives
     """Tell whether `seal` fits `parts`; never if the database gave anything but bytes."""
-    texts = [part for part in (seal.mac, *parts) if isinstance(part, bytes)]
-    return len(texts) == len(parts) + 1 and keys.fits(seal, tag, b"".join(texts[1:]))
+    try:
+        return keys.fits(seal, tag, b"".join(parts))
+    except TypeError:
+        return False
 
 
 class WalletView:
@@ -159,6 +169,14 @@ class WalletView:
     def attempt(self, number: int) -> SealedEntry:
         """Return the attempt of this number. Raises LedgerTampered unless it is there: numbers have no gaps."""
         return self._present(sql.FIND_ATTEMPT, attempt=number)
+
+    def attempted_at_ms(self, number: int) -> int:
+        """Return when the attempt of this number was authorized, Unix ms. Raises as `attempt` does."""
+        row = self._row(sql.FIND_ATTEMPT, attempt=number)
+        at_ms = attempted_at_ms(self._seals.content(row), self.head.wallet, number)
+        if at_ms is None:
+            raise self._misplaced()
+        return at_ms
 
     def refusal(self, number: int) -> SealedEntry:
         """Return the recorded refusal of this number. Raises LedgerTampered unless it is there."""
@@ -247,6 +265,11 @@ class WalletView:
             raise LedgerTampered(f"of wallet `{self.head.wallet}` entries are gone above {seq}")
         return [self._trusted(row, seq=seq + place) for place, row in enumerate(rows, 1)]
 
+    def secret(self, agent_id: str) -> bytes | None:
+        """Return the box that lies beside the chain for the agent's session key, as storage has it; None: none."""
+        row = self._cursor.one(sql.READ_SECRET, wallet=self.head.wallet, agent_id=agent_id)
+        return None if row is None else row[0]
+
     def head_index(self) -> tuple[object, ...] | None:
         """Return the head's sequence number and open attempts as storage has them beside it: for the audit."""
         return self._cursor.one(sql.READ_HEAD_INDEX, wallet=self.head.wallet)
@@ -263,18 +286,26 @@ class WalletView:
         return None if row is None else row[0]
 
     def _present(self, statement: Statement, **place: int) -> SealedEntry:
+        return self._trusted(self._row(statement, **place), **place)
+
+    def _row(self, statement: Statement, **place: int) -> Row:
         row = self._cursor.one(statement, wallet=self.head.wallet, **place)
         if row is None:
             raise LedgerTampered(f"of wallet `{self.head.wallet}` an entry is gone: {place}")
-        return self._trusted(row, **place)
+        return row
 
     def _trusted(self, row: Row, **expected: object) -> SealedEntry:
         """Return the entry in `row` if its seal fits and it is what was asked for: columns are only an index."""
         sealed = self._seals.entry(row)
-        for name, value in {"wallet": self.head.wallet, **expected}.items():
-            if getattr(sealed.entry, name) != value:
-                raise LedgerTampered(f"an entry of wallet `{self.head.wallet}` stands where another belongs")
+        entry = sealed.entry
+        expected["wallet"] = self.head.wallet
+        for name, value in expected.items():
+            if getattr(entry, name) != value:
+                raise self._misplaced()
         return sealed
+
+    def _misplaced(self) -> LedgerTampered:
+        return LedgerTampered(f"an entry of wallet `{self.head.wallet}` stands where another belongs")
 
 
 class WalletTransaction(WalletView):
@@ -329,7 +360,7 @@ class WalletTransaction(WalletView):
 
     def move_head(self, **changes: Any) -> None:  # noqa: ANN401 - the types are those of Head's fields
         """Let the head say something else: see `Head`."""
-        self.head = replace(self.head, at_ms=self.now_ms, **changes)
+        self.head = self.head._replace(at_ms=self.now_ms, **changes)
 
     def change_limits(self, limits: Limits) -> None:
         """Hold every user to `limits` from now on: in the transaction of EVERYBODY alone. The same change nothing."""
@@ -339,6 +370,10 @@ class WalletTransaction(WalletView):
         body = {"old": held.to_json_object(), "new": limits.to_json_object()}
         self.append(Kind.LIMITS_CHANGED, None, body, {"limits": limits})
         self._cursor.send(sql.CHANGE_STORED_CAP, executions_per_24h=limits.executions_per_24h)
+
+    def keep_secret(self, agent_id: str, box: bytes) -> None:
+        """Lay the box with the agent's session key beside the chain."""
+        self._cursor.send(sql.INSERT_SECRET, wallet=self.head.wallet, agent_id=agent_id, box=box)
 
     def set_active(self, agent_id: str, agent: ActiveAgent | None) -> None:
         """Let the agent fire under `agent`, or, with None, no longer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import ROUND_CEILING, Decimal
-from typing import TYPE_CHECKING, Annotated, Final, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, Self
 
 from pydantic import Field
 
@@ -25,13 +25,13 @@ PRICE_PICO_USD_MAX: Final = 10**12 * PICO
 class Quote(Value):
     """One source's price of one whole token."""
 
-    mint: str
-    price_pico_usd: Annotated[BigInt, Field(ge=1, le=PRICE_PICO_USD_MAX)]
-    """The price of 10**decimals base units, in 1e-12 USD."""
     at_ms: int
     """When the source published it, Unix ms."""
     max_age_ms: Annotated[int, Field(ge=0)]
     """How old it may be and still be traded on, inclusive."""
+    mint: str
+    price_pico_usd: Annotated[BigInt, Field(ge=1, le=PRICE_PICO_USD_MAX)]
+    """The price of 10**decimals base units, in 1e-12 USD."""
     source: str
     stale: bool = False
     """The source itself says not to trade on it."""
@@ -49,6 +49,17 @@ class Quote(Value):
         except (ArithmeticError, ValueError):
             raise ValueError(f"`{price_usd}` is not a price") from None
         return cls(mint=mint, price_pico_usd=pico, at_ms=at_ms, max_age_ms=max_age_ms, source=source)
+
+    def to_json_object(self) -> dict[str, Any]:
+        """Return its JSON form, written out since every fire stores some."""
+        return {
+            "atMs": self.at_ms,
+            "maxAgeMs": self.max_age_ms,
+            "mint": self.mint,
+            "pricePicoUsd": str(self.price_pico_usd),
+            "source": self.source,
+            "stale": self.stale,
+        }
 
     def is_fresh(self, now_ms: int, skew_ms: int) -> bool:
         """Tell whether it may be traded on at `now_ms`: not flagged, not too old, not from the future."""

@@ -16,13 +16,13 @@ from nacl.secret import SecretBox
 from nacl.signing import SigningKey
 
 from executor.errors import VaultError
-from executor.ledger import statements as sql
 from permits import keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from executor.guard import Guard
+    from executor.ledger import WalletTransaction
 
 __all__ = ["SessionVault"]
 
@@ -54,15 +54,16 @@ class SessionVault:
             IllegalTransition, LedgerError: as `Guard.reserve_session_key`.
 
         """
-        with self._guard.ledger.beside(writing=True) as cursor:
-            held = cursor.one(sql.READ_SECRET, wallet=wallet, agent_id=agent_id)
-            if held is None:
-                seed, nonce = self._random_bytes(SEED_BYTES), self._random_bytes(SecretBox.NONCE_SIZE)
-                box = bytes(self._box(wallet, agent_id).encrypt(seed, nonce))
-                cursor.send(sql.INSERT_SECRET, wallet=wallet, agent_id=agent_id, box=box)
-                key = SigningKey(seed)
-            else:
-                key = self._open(wallet, agent_id, held[0])
+
+        def work(transaction: WalletTransaction) -> SigningKey:
+            held = transaction.secret(agent_id)
+            if held is not None:
+                return self._open(wallet, agent_id, held)
+            transaction.keep_secret(agent_id, bytes(self._box(wallet, agent_id).encrypt(seed, nonce)))
+            return SigningKey(seed)
+
+        seed, nonce = self._random_bytes(SEED_BYTES), self._random_bytes(SecretBox.NONCE_SIZE)
+        key = self._guard.ledger.change(wallet, work, create=True)
         session_pubkey = keys.encode(bytes(key.verify_key))
         self._guard.reserve_session_key(wallet, agent_id, session_pubkey)
         return session_pubkey
@@ -74,11 +75,11 @@ class SessionVault:
             VaultError: there is no such key, the master key is another, or the row holds another agent's key.
 
         """
-        with self._guard.ledger.beside(writing=False) as cursor:
-            held = cursor.one(sql.READ_SECRET, wallet=wallet, agent_id=agent_id)
+        with self._guard.ledger.view(wallet) as view:
+            held = view.secret(agent_id)
         if held is None:
             raise VaultError(f"there is no session key for agent `{agent_id}`")
-        key = self._open(wallet, agent_id, held[0])
+        key = self._open(wallet, agent_id, held)
         if keys.encode(bytes(key.verify_key)) != session_pubkey:
             raise VaultError(f"the session key of agent `{agent_id}` is not the one that was reserved")
         return key.sign(message).signature

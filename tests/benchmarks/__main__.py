@@ -290,8 +290,8 @@ def recorded(guard, requests):
     ran, execute = [], Cursor._execute
 
     def record(cursor, statement, values):
-        text, in_place = statement.compiled(cursor._dialect)
-        ran[-1].append((text, in_place(values)))
+        text, names, constants = statement.compiled(cursor._dialect)
+        ran[-1].append((text, [(values | constants)[name] for name in names]))
         execute(cursor, statement, values)
 
     Cursor._execute = record

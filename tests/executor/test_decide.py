@@ -1,7 +1,5 @@
 """The decision as a table: one rule broken at a time, both sides of each edge."""
 
-from dataclasses import replace
-
 import pytest
 
 from executor.bounds import Bounds
@@ -40,8 +38,9 @@ USAGE = Usage(agent_state=AgentState.ACTIVE, active_agents=1, attempt=1)
 
 
 def ask(setup_request, *, quotes=QUOTES, now_ms=T0, limits=None, held=None, **usage):
-    found = replace(USAGE, **usage)
-    return decide(held or bounds(), setup_request, found, quotes, limits or Limits(), now_ms)
+    found = USAGE._replace(**usage)
+    known = [each for quoted in quotes.values() for each in quoted]
+    return decide(held or bounds(), setup_request, found, known, limits or Limits(), now_ms)
 
 
 @pytest.fixture

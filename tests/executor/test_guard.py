@@ -391,7 +391,7 @@ def test_only_the_claims_holder_may_sign(setup):
     setup.activate()
     authorization = setup.guard.authorize(setup.request()).authorization
     with pytest.raises(IllegalTransition):
-        sign(setup, replace(authorization, claim="00" * 16))
+        sign(setup, authorization._replace(claim="00" * 16))
     assert state(setup, setup.request()) is AttemptState.AUTHORIZED
     assert authorization.claim not in repr(authorization)
 

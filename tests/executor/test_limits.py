@@ -172,7 +172,7 @@ def test_what_concerns_everybody_rides_with_fires_that_it_concerns(setup):
     halting.start()
     firing = threading.Thread(target=guard.authorize, args=(setup.request(3),))
     firing.start()
-    until(lambda: ledger._writing + len(ledger._waiting) == 3)
+    until(lambda: ledger._turns._writing + len(ledger._turns) == 3)
     go_on.set()
     for each in (holding, halting, firing):
         each.join(30)

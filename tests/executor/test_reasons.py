@@ -3,7 +3,6 @@
 import ast
 import inspect
 import runpy
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,7 +77,7 @@ def bounds(**changes):
 
 def quotes(at_ms=T0):
     fields = {"price_pico_usd": 10**12, "at_ms": at_ms, "max_age_ms": 1_000, "source": "test"}
-    return {asset.mint: [Quote(mint=asset.mint, **fields)] for asset in (USDC, JTO)}
+    return [Quote(mint=asset.mint, **fields) for asset in (USDC, JTO)]
 
 
 def fires():
@@ -91,9 +90,9 @@ def fires():
     for state in AgentState:
         for now_ms in (T0, T0 + HOUR_MS - 60_000, T0 + HOUR_MS):
             for changes in ({}, {"sell": "BONK"}, {"buy": "BONK"}, {"buy": "USDC"}):
-                for known in (quotes(now_ms), quotes(now_ms - 2_000), {}, {USDC.mint: quotes()[USDC.mint]}):
+                for known in (quotes(now_ms), quotes(now_ms - 2_000), [], quotes()[:1]):
                     request = FireRequest(**{**asked, **changes})
-                    usage = replace(worst, agent_state=state)
+                    usage = worst._replace(agent_state=state)
                     yield decide.decide(bounds()[1], request, usage, known, limits, now_ms)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from executor.audit import check_ledger
 from executor.decide import Refused
+from executor.entries import Kind
 from executor.errors import LedgerError, UnknownWallet
 from executor.guard import fires
 from executor.halts import EVERYTHING, Halter
@@ -319,7 +320,7 @@ def test_a_change_that_raises_after_it_wrote_takes_nobody_with_it(setup):
     setup.activate()
 
     def half(transaction):
-        transaction.append("stopped", uuid(1), {})
+        transaction.append(Kind.STOPPED, uuid(1), {})
         raise LedgerError("after the write")
 
     outcomes = setup.guard.ledger.change_many(

@@ -38,12 +38,13 @@ def together(ledger, *calls):
         results[place] = call()
 
     threads = [threading.Thread(target=record, args=each) for each in enumerate(calls)]
-    ledger._writing = ledger._store.writers_max  # as if every writer were at work
+    turns = ledger._turns
+    turns._writing = ledger._store.writers_max  # as if every writer were at work
     for number, thread in enumerate(threads, 1):
         thread.start()
-        until(lambda number=number: len(ledger._waiting) == number)
-    ledger._writing = 1
-    ledger._end_turn()
+        until(lambda number=number: len(turns) == number)
+    turns._writing = 1
+    turns.end(())
     for thread in threads:
         thread.join(DEADLINE_S)
     return [results[place] for place in range(len(calls))]
