@@ -38,7 +38,7 @@ from executor.events import Event, event_of
 from executor.guard import agents, fires
 from executor.guard.headroom import headroom
 from executor.halts import EVERYTHING, Halt, Halter, Scope
-from executor.ledger import EVERYBODY, Ledger
+from executor.ledger import EVERYBODY, Ahead, Ledger
 from executor.lifecycle import AttemptState
 from executor.reasons import Reason
 from executor.request import FireRequest
@@ -283,7 +283,7 @@ class Guard:
 
         """
         try:
-            return self.ledger.change(request.wallet, self._authorizing(request))
+            return self.ledger.change(request.wallet, self._authorizing(request), ahead=_ahead(request))
         except (UnknownWallet, LedgerTampered, ClockUntrusted) as fault:
             return _refusal_of(fault)
 
@@ -294,7 +294,9 @@ class Guard:
             LedgerError: the database failed. Some may be authorized: ask again with the same executionIds.
 
         """
-        answers = self.ledger.change_many([(request.wallet, self._authorizing(request)) for request in requests])
+        answers = self.ledger.change_many(
+            [(request.wallet, self._authorizing(request), _ahead(request)) for request in requests]
+        )
         return [_refusal_of(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
     def explain(self, request: FireRequest) -> Decision:
@@ -342,7 +344,9 @@ class Guard:
             "lastValidBlockHeight": last_valid_block_height,
         }
         return self.ledger.change(
-            authorization.wallet, lambda wallet: fires.record_signature(wallet, authorization, signed, self._prices)
+            authorization.wallet,
+            lambda wallet: fires.record_signature(wallet, authorization, signed, self._prices),
+            ahead=_ahead(authorization),
         )
 
     def void(self, wallet: str, execution_id: str, reason: Reason, detail: str) -> None:
@@ -486,6 +490,10 @@ class Guard:
 
     def _new_id(self) -> str:
         return str(UUID(bytes=self._random_bytes(16), version=4))
+
+
+def _ahead(fire: FireRequest | Authorization) -> Ahead:
+    return Ahead(fire.agent_id, fire.execution_id)
 
 
 def _refusal_of(fault: Exception) -> Refused:

@@ -1,8 +1,9 @@
 """The ledger: what was decided, kept so that it can be relied on and proved. All SQL lives in this package."""
 
+from executor.ledger.ahead import Ahead
 from executor.ledger.clock import Clock
 from executor.ledger.scratch import scratch
 from executor.ledger.store import Ledger
 from executor.ledger.wallet import EVERYBODY, SealedEntry, WalletTransaction, WalletView
 
-__all__ = ["EVERYBODY", "Clock", "Ledger", "SealedEntry", "WalletTransaction", "WalletView", "scratch"]
+__all__ = ["EVERYBODY", "Ahead", "Clock", "Ledger", "SealedEntry", "WalletTransaction", "WalletView", "scratch"]

@@ -15,6 +15,7 @@ from sqlalchemy import BigInteger, bindparam, create_engine, event, func, select
 
 from executor.errors import LedgerError
 from executor.ledger import statements as sql
+from executor.ledger.ahead import HALTS_LOCK, LOCK_AND_READ_FUNCTION, AnsweredCursor
 from executor.ledger.revision import create_or_require, require
 from executor.ledger.statements import Cursor, Statement
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
+
+    from executor.ledger.ahead import Ahead
 
 __all__ = ["PostgresStore"]
 
@@ -38,8 +41,6 @@ NEEDED: Final = {
     "in_hot_standby": ("off",),  # a primary
 }
 
-HALTS_LOCK: Final = 0x486F6C64
-"""The advisory lock of everything: shared by every change, held alone by a halt of everything."""
 CREATE_LOCK: Final = HALTS_LOCK + 1
 
 SHARE_LOCK: Final = Statement(select(func.pg_advisory_xact_lock_shared(bindparam("key", type_=BigInteger))))
@@ -80,11 +81,15 @@ class PostgresStore:
         self.engine.dispose()
 
     def create(self) -> None:
-        """Make the tables where there are none, else require their revision; make the triggers as they must be."""
+        """Make the tables where there are none, else require their revision; make all else as it must be."""
         with self.altering() as connection:
             create_or_require(connection, self.name)
-            for statement in TRIGGERS:
-                connection.exec_driver_sql(statement)
+            self.program(connection)
+
+    def program(self, connection: Connection) -> None:
+        """Make the triggers and the function as they must be."""
+        for statement in (*TRIGGERS, LOCK_AND_READ_FUNCTION):
+            connection.exec_driver_sql(statement)
 
     def require_revision(self) -> None:
         """Raise LedgerError unless this is a ledger of this version's revision."""
@@ -102,14 +107,14 @@ class PostgresStore:
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[Cursor]:
+    def writing(self) -> Iterator[AnsweredCursor]:
         """Lend a cursor in a transaction; commit it at the end."""
         connection = self.engine.raw_connection()
         driver: Any = connection.driver_connection
         try:
             # What needs no answer travels with what follows: a fire waits for its reads and its commit alone.
             with driver.pipeline():
-                yield Cursor(driver.cursor(), self.engine.dialect)
+                yield AnsweredCursor(driver.cursor(), self.engine.dialect)
                 driver.commit()
         except BaseException:
             connection.invalidate()
@@ -142,6 +147,11 @@ class PostgresStore:
     def share_halts(self, cursor: Cursor) -> None:
         """Keep halts of everything from coming in between."""
         cursor.send(SHARE_LOCK, key=HALTS_LOCK)
+
+    def read_ahead(self, cursor: Cursor, wallet: str, ahead: Ahead) -> None:
+        """Lock `wallet` and share halts, as their statements do, and have the answers for a fire at hand."""
+        if isinstance(cursor, AnsweredCursor):
+            cursor.read_ahead(wallet, ahead)
 
     def own_halts(self, cursor: Cursor) -> None:
         """Wait for every change under way, and let none begin."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
+    from executor.ledger.ahead import Ahead
+
 __all__ = ["SqliteStore"]
 
 READERS_MAX: Final = 8
@@ -88,8 +90,12 @@ class SqliteStore:
         """Make the tables where there are none, else require their revision; make the triggers that are missing."""
         with self.altering() as connection:
             create_or_require(connection, self.name)
-            for name, timing, body in TRIGGERS:
-                connection.exec_driver_sql(f"CREATE TRIGGER IF NOT EXISTS {name} BEFORE {timing} BEGIN {body}; END")
+            self.program(connection)
+
+    def program(self, connection: Connection) -> None:
+        """Make the triggers that are missing."""
+        for name, timing, body in TRIGGERS:
+            connection.exec_driver_sql(f"CREATE TRIGGER IF NOT EXISTS {name} BEFORE {timing} BEGIN {body}; END")
 
     def require_revision(self) -> None:
         """Raise LedgerError unless this is a ledger of this version's revision."""
@@ -142,6 +148,9 @@ class SqliteStore:
         """Keep halts of everything from coming in between: nothing can, since writers are alone."""
 
     own_halts = share_halts
+
+    def read_ahead(self, _cursor: Cursor, _wallet: str, _ahead: Ahead) -> None:
+        """Have answers at hand: not worth it, where nothing travels."""
 
 
 def _lock(path: Path) -> int:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from executor.entries import Head
+    from executor.ledger.ahead import Ahead
     from executor.ledger.postgres import PostgresStore
     from executor.ledger.statements import Cursor, Row
     from executor.seal import SealKeys
@@ -49,7 +50,7 @@ EPOCH_BYTES: Final = 8
 T = TypeVar("T")
 
 if TYPE_CHECKING:
-    Store = SqliteStore | PostgresStore
+    Store: TypeAlias = SqliteStore | PostgresStore
 
 
 class Ledger:
@@ -145,10 +146,13 @@ class Ledger:
     def __exit__(self, *_exception: object) -> None:
         self.close()
 
-    def change(self, wallet: str, work: Callable[[WalletTransaction], T], *, create: bool = False) -> T:
+    def change(
+        self, wallet: str, work: Callable[[WalletTransaction], T], *, create: bool = False, ahead: Ahead | None = None
+    ) -> T:
         """Have `work` change `wallet` under its lock; return what it returns once that is committed.
 
         `work` may be called again, after all that it did was undone: it must change nothing but the transaction.
+        `ahead` is a hint at what it will read: a database that is far sends it all at once.
 
         Raises:
             UnknownWallet: the ledger has nothing of this wallet, unless `create`.
@@ -156,12 +160,14 @@ class Ledger:
             LedgerError: the database failed; nothing was written, or, at a lost commit, all of it.
 
         """
-        (change,) = self._make([_Change(wallet, work, create=create)])
+        (change,) = self._make([_Change(wallet, work, create=create, ahead=ahead)])
         return change.result()
 
-    def change_many(self, changes: Iterable[tuple[str, Callable[[WalletTransaction], T]]]) -> list[T | Exception]:
+    def change_many(
+        self, changes: Iterable[tuple[str, Callable[[WalletTransaction], T], Ahead | None]]
+    ) -> list[T | Exception]:
         """Make many changes, each as `change` would, together where they can be; what one raises is its outcome."""
-        made = self._make([_Change(wallet, work, create=False) for wallet, work in changes])
+        made = self._make([_Change(wallet, work, create=False, ahead=ahead) for wallet, work, ahead in changes])
         return [change.outcome if change.fault is None else change.fault for change in made]
 
     def _make(self, changes: list[_Change[T]]) -> list[_Change[T]]:
@@ -243,7 +249,7 @@ class Ledger:
         """Make each change, wallet by wallet in one order, so that no two transactions wait for each other."""
         if any(change.wallet == EVERYBODY for change in changes):
             self._store.own_halts(cursor)
-        else:
+        elif not all(change.ahead for change in changes):  # who reads ahead shares them
             self._store.share_halts(cursor)
         by_wallet = attrgetter("wallet")
         for _wallet, its_changes in groupby(sorted(changes, key=by_wallet), by_wallet):
@@ -251,6 +257,8 @@ class Ledger:
             for change in its_changes:
                 change.fault = None
                 try:
+                    if change.ahead:
+                        self._store.read_ahead(cursor, change.wallet, change.ahead)
                     transaction = transaction or self._lock(cursor, change)
                     change.make(transaction)
                 except ExecutorError as fault:
@@ -297,11 +305,14 @@ def _interrupted() -> LedgerError:
 class _Change(Waiting, Generic[T]):
     """A change that waits for its transaction, and then its outcome."""
 
-    def __init__(self, wallet: str, work: Callable[[WalletTransaction], T], *, create: bool) -> None:
+    def __init__(
+        self, wallet: str, work: Callable[[WalletTransaction], T], *, create: bool, ahead: Ahead | None
+    ) -> None:
         super().__init__()
         self.wallet = wallet
         self._work = work
         self.create = create
+        self.ahead = ahead
         self.again = False
         self.fault: Exception | None = None
         self.outcome: T

@@ -40,6 +40,7 @@ def upgrade(url: str | Path) -> tuple[str | None, str | None]:
             config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            store.program(connection)
             return before, _revision(connection)
     except CommandError as error:
         raise LedgerError(f"`{store.name}` can't be upgraded: {error}") from None

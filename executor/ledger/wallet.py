@@ -135,6 +135,7 @@ class WalletView:
         self._cursor = cursor
         self._seals = seals
         self._time = time
+        self._entries: dict[int, SealedEntry] = {}
         self.head = head
 
     @cached_property
@@ -164,7 +165,10 @@ class WalletView:
 
     def entry(self, seq: int) -> SealedEntry:
         """Return the entry at `seq`. Raises LedgerTampered unless it is there, as its head says it must be."""
-        return self._present(sql.FIND_SEQ, seq=seq)
+        found = self._entries.get(seq)
+        if found is None:
+            found = self._entries[seq] = self._present(sql.FIND_SEQ, seq=seq)
+        return found
 
     def attempt(self, number: int) -> SealedEntry:
         """Return the attempt of this number. Raises LedgerTampered unless it is there: numbers have no gaps."""
@@ -316,6 +320,7 @@ class WalletTransaction(WalletView):
 
     def __init__(self, cursor: Cursor, seals: Seals, head: Head, now_ms: int) -> None:
         super().__init__(cursor, seals, head, lambda: now_ms)
+        self.now_ms = now_ms
         self._stored = head
 
     def append(

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections import Counter
 from contextlib import contextmanager
 
 import psycopg
@@ -10,13 +11,18 @@ from sqlalchemy import create_engine
 
 from executor.audit import check_ledger
 from executor.bounds import Bounds
+from executor.decide import Allowed
 from executor.entries import Kind
 from executor.errors import ClockUntrusted, IllegalTransition, LedgerError
 from executor.fill import Landing
 from executor.guard import fires
-from executor.ledger import Ledger, clock, postgres
+from executor.ledger import Ahead, Ledger, clock, postgres
+from executor.ledger import statements as sql
+from executor.ledger.ahead import LOCK_AND_READ
 from executor.ledger.clock import SystemClock
+from executor.ledger.statements import Cursor
 from executor.ledger.store import _Change
+from executor.limits import Limits
 from executor.reasons import Reason
 from executor.seal import SealKeys
 from tests.support import Setup, key, uuid
@@ -228,7 +234,7 @@ def test_changes_that_are_made_alone_after_lost_answers_know_it(postgres_setup, 
 
     for _ in range(setup.guard.ledger._store.attempts_max):
         lost_answer()
-    outcomes = setup.guard.ledger.change_many([(setup.wallet, signing(0)), (setup.wallet, signing(1))])
+    outcomes = setup.guard.ledger.change_many([(setup.wallet, signing(each), None) for each in (0, 1)])
     assert outcomes == [None, None]
 
 
@@ -244,7 +250,7 @@ def test_after_an_interrupt_nothing_that_was_undone_is_an_answer(sqlite_setup):
         return wallet.append(Kind.NEXT_RUN_SET, uuid(1), {})
 
     works = [append, lambda wallet: wallet.head.seq, broken_then_interrupted, append]
-    changes = [_Change(sqlite_setup.wallet, work, create=False) for work in works]
+    changes = [_Change(sqlite_setup.wallet, work, create=False, ahead=None) for work in works]
     with pytest.raises(KeyboardInterrupt):
         ledger._commit(changes)
     assert (changes[0].result().entry.seq, changes[1].result()) == (3, 3)
@@ -263,3 +269,49 @@ def test_an_interrupt_is_raised_and_nobody_waits_for_ever(setup):
     with pytest.raises(KeyboardInterrupt):
         setup.guard.ledger.change(setup.wallet, interrupted)
     assert setup.guard.authorize(setup.request(1)).outcome == "allowed"
+
+
+def test_what_is_read_ahead_is_what_each_statement_answers(postgres_setup):
+    """At every stage of a user's life: nothing there, an agent, a first attempt, a full window, signed on."""
+    setup = postgres_setup
+    setup.limits = Limits(executions_per_24h=3)
+    setup.guard.change_limits(setup.limits)
+    store, asked = setup.guard.ledger._store, Counter()
+
+    def compare(execution, *, agent=1):
+        ahead = Ahead(uuid(agent), setup.request(execution).execution_id)
+        with store.writing() as cursor:
+            cursor.read_ahead(setup.wallet, ahead)
+            answers = dict(cursor._answers)
+            for (statement, *values), rows in answers.items():
+                names = statement.compiled(store.engine.dialect).names
+                if statement is not sql.READ_TIME:
+                    assert rows == Cursor.all(cursor, statement, **dict(zip(names, values, strict=False)))
+                asked[statement] += len(rows)
+        return {statement for statement, *_ in answers}
+
+    always = {sql.FIND_EXECUTION, sql.READ_TIME, sql.READ_EVERYBODY}
+    assert compare(1) == always
+    setup.activate()
+    assert compare(1) == always | {sql.LOCK_HEAD, sql.FIND_SEQ}
+    assert compare(1, agent=2) == always | {sql.LOCK_HEAD}
+    for number in (1, 2, 3):
+        authorized = setup.guard.authorize(setup.request(number)).authorization
+    assert compare(4) == always | {sql.LOCK_HEAD, sql.FIND_SEQ, sql.FIND_ATTEMPT}
+    assert setup.sign(authorized) is None
+    compare(3)
+    assert asked[sql.FIND_EXECUTION] == 2
+    assert asked[sql.FIND_ATTEMPT] == 2
+
+
+def test_a_fire_on_postgresql_asks_once_and_writes(postgres_setup, monkeypatch):
+    postgres_setup.activate()
+    ran, execute = [], Cursor._execute
+
+    def record(cursor, statement, values):
+        ran.append(statement)
+        execute(cursor, statement, values)
+
+    monkeypatch.setattr(Cursor, "_execute", record)
+    assert isinstance(postgres_setup.guard.authorize(postgres_setup.request()), Allowed)
+    assert ran == [LOCK_AND_READ, sql.INSERT_ENTRY, sql.ADVANCE_HEAD]

@@ -324,7 +324,7 @@ def test_a_change_that_raises_after_it_wrote_takes_nobody_with_it(setup):
         raise LedgerError("after the write")
 
     outcomes = setup.guard.ledger.change_many(
-        [(setup.wallet, half), (setup.wallet, lambda wallet: wallet.head.seq), (setup.wallet, half)]
+        [(setup.wallet, work, None) for work in (half, lambda wallet: wallet.head.seq, half)]
     )
     assert [str(each) for each in outcomes] == ["after the write", "2", "after the write"]
     assert setup.guard.headroom(setup.wallet).active_agents.used == 1
