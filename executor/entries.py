@@ -85,19 +85,23 @@ class Entry(NamedTuple):
 
     def canonical_bytes(self) -> bytes:
         """Return the one spelling of this entry that is stored, hashed and sealed."""
+        body = self.body
         members = {
             "agentId": self.agent_id,
             "agentState": self.agent_state,
             "atMs": self.at_ms,
             "attempt": self.attempt,
-            "body": {name: self.body[name] for name in sorted(self.body)},
+            "body": {name: body[name] for name in sorted(body)},
             "executionId": self.execution_id,
-            "kind": self.kind.value,
+            "kind": self.kind._value_,
             "refusal": self.refusal,
             "seq": self.seq,
             "wallet": self.wallet,
         }
-        return to_json({name: member for name, member in members.items() if member is not None})
+        for name in OPTIONAL:
+            if members[name] is None:
+                del members[name]
+        return to_json(members)
 
     @classmethod
     def read(cls, content: bytes) -> Entry:
@@ -116,6 +120,9 @@ class Entry(NamedTuple):
             refusal=members.get("refusal"),
             agent_state=None if state is None else AgentState(state),
         )
+
+
+OPTIONAL: Final = ("agentId", "agentState", "attempt", "executionId", "refusal")
 
 
 class ActiveAgent(NamedTuple):
@@ -164,7 +171,7 @@ class Head(NamedTuple):
             "epoch": self.epoch,
             "halts": [halt.to_json_object() for halt in self.halts],
             "hash": self.hash,
-            "limits": None if self.limits is None else self.limits.to_json_object(),
+            **({} if self.limits is None else {"limits": self.limits.to_json_object()}),
             "notionalMicroUsd": str(self.notional_micro_usd),
             "openAttempts": self.open_attempts,
             "refusals": self.refusals,
@@ -172,7 +179,7 @@ class Head(NamedTuple):
             "seq": self.seq,
             "wallet": self.wallet,
         }
-        return to_json({name: member for name, member in members.items() if member is not None})
+        return to_json(members)
 
     @classmethod
     def read(cls, content: bytes) -> Head:
