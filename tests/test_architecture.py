@@ -32,13 +32,13 @@ CORE = {
 }
 """What takes values and returns values. Everything else in `executor` is a shell."""
 
-CORE_LIBRARIES = {"pydantic"}
+CORE_LIBRARIES = {"pydantic", "pydantic_core"}
 CORE_FORBIDDEN = {"asyncio", "os", "pathlib", "random", "secrets", "socket", "sqlite3", "subprocess", "threading"} | {
     "time"
 }
 """Of the standard library: what reads the world, or changes it."""
 
-EXTRAS = {"alembic", "rich", "solders", "starlette", "uvicorn"}
+EXTRAS = {"alembic", "psycopg", "rich", "solders", "starlette", "uvicorn"}
 NEEDS_EXTRAS = tuple(f"executor.{name}" for name in ("demo", "execution", "rails", "service", "signing", "solana"))
 NEEDS_EXTRAS += ("executor.ledger.migrations", "executor.ledger.upgrade")
 
