@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from decimal import Decimal
 from uuid import UUID
 
@@ -52,6 +53,14 @@ def mint(number: int) -> str:
 USDC = Asset(symbol="USDC", mint=mint(1), decimals=6, token_program=TOKEN)
 JTO = Asset(symbol="JTO", mint=mint(2), decimals=9, token_program=TOKEN)
 BONK = Asset(symbol="BONK", mint=mint(3), decimals=5, token_program=TOKEN)
+
+
+def until(holds, *, within_s=60):
+    """Wait until `holds()` does."""
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 class Setup:

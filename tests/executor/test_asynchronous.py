@@ -21,6 +21,27 @@ def test_it_has_every_method_of_the_guard_with_the_same_parameters():
     assert methods(AsyncGuard) == methods(Guard)
 
 
+def test_each_method_hands_on_what_it_gets_and_returns_what_it_is_given():
+    class Recorder:
+        def __getattr__(self, name):
+            return lambda *arguments, **named: (name, arguments, named)
+
+    async def call_each():
+        guard = AsyncGuard(Recorder())
+        for name, method in inspect.getmembers(AsyncGuard, inspect.iscoroutinefunction):
+            if name.startswith("_") or name in {"open", "close"}:
+                continue
+            parameters = list(inspect.signature(method).parameters.values())[1:]
+            given = {each.name: [each.name] for each in parameters}
+            answer = await getattr(guard, name)(**given)
+            called, arguments, named = answer or (name, tuple(given.values()), {})  # some return nothing
+            assert called == name
+            assert dict(zip(given, arguments, strict=False)) | named == given
+        await asyncio.to_thread(guard._threads.shutdown)
+
+    asyncio.run(call_each())
+
+
 def test_many_tasks_share_it_and_no_cap_is_passed(setup):
     async def fire_all():
         guard = AsyncGuard(setup.guard)

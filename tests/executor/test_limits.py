@@ -14,7 +14,7 @@ from executor.halts import EVERYTHING, Halter
 from executor.ledger import EVERYBODY
 from executor.limits import CLOCK_SKEW_MS, Limits
 from executor.reasons import Reason
-from tests.support import HOUR_MS, Setup
+from tests.support import HOUR_MS, Setup, until
 
 DAY_MS = 24 * HOUR_MS
 CAP = Reason.EXECUTIONS_OVER_CAP
@@ -32,13 +32,6 @@ def reason(outcome):
 
 def fire(setup, *executions):
     return [reason(setup.guard.authorize(setup.request(number))) for number in executions]
-
-
-def until(holds):
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def test_they_hold_from_then_on_and_are_told_on_everybodys_chain(setup):

@@ -1,7 +1,6 @@
 """What changes that come at the same moment do to each other: each meeting is arranged, none is left to luck."""
 
 import threading
-import time
 
 from executor.audit import check_ledger
 from executor.decide import Allowed, Refused
@@ -10,16 +9,9 @@ from executor.halts import EVERYTHING, Halter
 from executor.ledger import Ledger
 from executor.reasons import Reason
 from executor.seal import SealKeys
+from tests.support import until
 
 DEADLINE_S = 30
-
-
-def until(condition):
-    """Wait until `condition` holds."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def run(calls):
