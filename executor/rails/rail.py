@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
     from executor.authorization import Authorization
 
-__all__ = ["Blockhash", "Chain", "Rail", "TransactionRecord"]
+__all__ = ["Account", "Blockhash", "Chain", "Rail", "TransactionRecord"]
+
+
+class Account(NamedTuple):
+    """An account as the chain holds it."""
+
+    owner: str
+    """The program that it belongs to, base58."""
+    lamports: int
+    data: bytes
 
 
 class Blockhash(NamedTuple):
