@@ -19,6 +19,7 @@ WIDTH: Final = 120
 CALLS: Final = {
     "activation": "`Guard.activate`",
     "fire": "`Guard.authorize`, `authorize_many` and `explain`",
+    "funding": "`Guard.authorize_funding`",
     "signing": "`Guard.mark_signed`, and so `SigningGate.sign`; the attempt is voided",
     "end": "the end of an attempt: `Guard.void`, `mark_failed`, `mark_dead`",
 }
@@ -36,29 +37,29 @@ class Said(NamedTuple):
 
 SAID: Final = {
     Reason.LEDGER_TAMPERED: Said(
-        "activation fire",
+        "activation fire funding",
         "Call the operator. Nothing of this wallet fires until the ledger is mended; `executor db check` or "
         "`check_ledger` names what is wrong. Nothing was recorded.",
     ),
     Reason.CLOCK_UNTRUSTED: Said(
-        "activation fire",
+        "activation fire funding",
         "Set the host's clock right, and the database host's. A process whose own clock was set while it ran has to be "
         "started again. Nothing was recorded: then ask again with the same executionId.",
     ),
     Reason.EXECUTION_CONFLICT: Said(
-        "fire",
+        "fire funding",
         "Take a new executionId. `Guard.execution` tells what the old one stands for. Nothing was recorded.",
     ),
     Reason.AUTHORIZATION_EXPIRED: Said(
         "signing", "Fire again under a new executionId, and build faster; the slot of the old attempt stays used."
     ),
     Reason.AGENT_UNKNOWN: Said(
-        "fire signing",
+        "fire funding signing",
         "Check the wallet and the agentId; reserve a session key and activate a permit first. A fire refused so "
         "isn't recorded.",
     ),
     Reason.HALTED: Said(
-        "activation fire signing",
+        "activation fire funding signing",
         "Wait for whoever halted: the check's `actual` says who and why. `Guard.lift`, by the same halter and with the "
         "same scope, lifts it. There is one check for each halt.",
     ),
@@ -96,15 +97,17 @@ SAID: Final = {
         "activation",
         "Teach the asset registry the names in the check's `actual`, or have the wallet sign a permit without them.",
     ),
-    Reason.AGENT_COMPLETED: Said("activation fire signing", "Take a new agentId: this one never fires again."),
+    Reason.AGENT_COMPLETED: Said("activation fire funding signing", "Take a new agentId: this one never fires again."),
     Reason.AGENT_STOPPED: Said(
-        "fire signing", "Have the wallet sign a permit now, of any scope, and activate it: the agent starts again."
+        "fire funding signing",
+        "Have the wallet sign a permit now, of any scope, and activate it: the agent starts again.",
     ),
     Reason.AGENT_PAUSED: Said(
-        "fire signing", "Have the wallet sign a new permit of the same scope, and activate it: the agent resumes."
+        "fire funding signing",
+        "Have the wallet sign a new permit of the same scope, and activate it: the agent resumes.",
     ),
     Reason.PERMIT_EXPIRED: Said(
-        "activation fire signing",
+        "activation fire funding signing",
         "Have the wallet sign a new permit of the same scope, and activate it. At a fire, if this is the first reason, "
         "the refusal pauses the agent; at an activation or a signing nothing else changes.",
     ),
@@ -152,6 +155,20 @@ SAID: Final = {
         retry=True,
     ),
     Reason.INTERVAL_TOO_SHORT: Said("fire", "Fire again from `retry_at_ms` on.", retry=True),
+    Reason.FUNDING_NOT_ALLOWED: Said(
+        "funding signing", "Name the wallet as one to fund: `executor funding allow`, or `Guard.set_fundable`."
+    ),
+    Reason.FUNDING_OVER_CAP: Said(
+        "funding signing",
+        "Ask for less, or again from `retry_at_ms` on. `autofund_lamports_per_24h` is 0 unless changed: nobody is "
+        "given anything.",
+        retry=True,
+    ),
+    Reason.FUNDING_OVER_CAP_IN_ALL: Said(
+        "funding signing",
+        "The same for `autofund_lamports_per_24h_in_all`, which all users share: 0 unless changed.",
+        retry=True,
+    ),
     Reason.TRANSACTION_REFUSED: Said(
         "end",
         "Mend the rail: the `voided` entry's `detail` says how its transaction differs from what was authorized. Then "
@@ -176,7 +193,7 @@ the checks in the code: a refusal's `reason` is the first that applies, and its 
 limit and what was found. The first two are faults of the ledger or the clock; they are told as they are found, without
 checks.
 
-Four kinds of calls give reasons:
+Five kinds of calls give reasons:
 
 {calls}
 

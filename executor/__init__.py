@@ -12,6 +12,7 @@ from executor.decide import Allowed, Check, Refused
 from executor.errors import ExecutorError
 from executor.events import Event, event_of
 from executor.fill import Fill, Landing
+from executor.funding import FundingAllowed, FundingAuthorization, FundingRequest
 from executor.guard import Agent, AsyncGuard, Execution, Guard
 from executor.ledger import Ledger
 from executor.lifecycle import AgentState, AttemptState
@@ -38,6 +39,9 @@ __all__ = [
     "Fill",
     "FireRequest",
     "FixedPrices",
+    "FundingAllowed",
+    "FundingAuthorization",
+    "FundingRequest",
     "Guard",
     "KnownAssets",
     "Landing",

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from executor.bounds import Bounds
 from executor.caps import is_expired
-from executor.decide import read_decision
 from executor.entries import ENDS, Kind, chain_start, index_of, next_hash
-from executor.errors import LedgerError
-from executor.evidence import Evidence, replay
+from executor.errors import LedgerError, UnknownWallet
+from executor.evidence import decision_of, evidence_of, replay
+from executor.funding import FundingEvidence
 from executor.halts import EVERYTHING, Halt, Halter, Scope
-from executor.ledger import EVERYBODY
+from executor.ledger import EVERYBODY, TREASURY
 from executor.lifecycle import AgentState
 from executor.limits import Limits
 from permits import keys, permit_id
@@ -49,14 +49,17 @@ def check_ledger(ledger: Ledger) -> Report:
     findings: list[str] = []
     count = 0
     everybody = _Everybody(ledger)
-    wallets = [wallet for wallet in ledger.wallets() if wallet != EVERYBODY]
-    for wallet in (EVERYBODY, *wallets):
+    wallets = ledger.wallets()
+    for wallet in (EVERYBODY, TREASURY, *wallets):
         try:
             with ledger.view(wallet) as view:
                 for entry, finding in _check_wallet(view, ledger, everybody):
                     count += entry is not None
                     if finding is not None:
                         findings.append(f"{wallet}: {finding}")
+        except UnknownWallet as error:
+            if wallet != TREASURY:  # made by the first funding, and each funding is looked for there
+                findings.append(f"{wallet}: {error}")
         except LedgerError as error:
             findings.append(f"{wallet}: {error}")
     return Report(len(wallets), count, tuple(findings))
@@ -76,7 +79,7 @@ def _check_wallet(view: WalletView, ledger: Ledger, everybody: _Everybody) -> It
             yield entry, f"entry {entry.seq} is filed under what it doesn't say"
             return
         summed.add(entry, sealed.hash)
-        yield entry, _finding(entry, summed, everybody)
+        yield entry, _finding(entry, summed, everybody) or _count_finding(entry, ledger)
     yield from ((None, finding) for finding in _head_findings(view.head, summed))
     if view.head_index() != (view.head.seq, view.head.open_attempts):
         yield None, "the head is filed under what it doesn't say"
@@ -121,6 +124,9 @@ class _Sum:
     open_attempts: int = 0
     notional_micro_usd: int = 0
     refusals: int = 0
+    fundable: bool = False
+    fundings: int = 0
+    funded_lamports: int = 0
     activations: dict[int, Entry] = field(default_factory=dict)
     active: dict[str | None, Entry] = field(default_factory=dict)
     halts: dict[tuple[Scope, Halter], Halt] = field(default_factory=dict)
@@ -130,10 +136,15 @@ class _Sum:
         self.hash, self.seq = chain_hash, entry.seq
         self.refusals += entry.kind is Kind.REFUSED
         self.open_attempts -= entry.kind in ENDS
-        if entry.kind is Kind.AUTHORIZED:
+        self.open_attempts += entry.kind is Kind.AUTHORIZED
+        if entry.attempt is not None:
             self.attempts += 1
-            self.open_attempts += 1
             self.notional_micro_usd += int(entry.body["decision"]["valueMicroUsd"])
+        if entry.counts_funding is not None:
+            self.fundings += 1
+            self.funded_lamports += _funded(entry)
+        if entry.kind is Kind.FUNDING_SET:
+            self.fundable = entry.body["fundable"]
         if entry.kind is Kind.ACTIVATED:
             self.activations[entry.seq] = entry
         if entry.agent_state is AgentState.ACTIVE:
@@ -153,10 +164,12 @@ class _Sum:
 def _head_findings(head: Head, summed: _Sum) -> Iterator[str]:
     if (head.seq, head.hash) != (summed.seq, summed.hash):
         yield f"the head stands at entry {head.seq}, but the last is {summed.seq}, or another"
-    counts = ("attempts", "open_attempts", "notional_micro_usd", "refusals")
+    counts = ("attempts", "open_attempts", "notional_micro_usd", "refusals", "fundings", "funded_lamports")
     for name in counts:
         if getattr(head, name) != getattr(summed, name):
             yield f"the head counts {getattr(head, name)} {name}, its entries {getattr(summed, name)}"
+    if head.fundable is not summed.fundable:
+        yield "the head says otherwise than its entries whether the operator funds the wallet"
     if sorted(head.halts, key=str) != sorted(summed.halts.values(), key=str):
         yield "the head knows other halts than its entries"
     if not summed.limits_joined:
@@ -192,13 +205,15 @@ def _finding(entry: Entry, summed: _Sum, everybody: _Everybody) -> str | None:
         return f"entry {entry.seq} is attempt {entry.attempt}, but should be {summed.attempts}"
     if entry.refusal not in (None, summed.refusals):
         return f"entry {entry.seq} is refusal {entry.refusal}, but should be {summed.refusals}"
+    if entry.counts_funding not in (None, summed.fundings):
+        return f"entry {entry.seq} is funding {entry.funding}, but should be {summed.fundings}"
     if entry.kind is Kind.ACTIVATED and not _id_fits(_bounds(entry)):
         return f"entry {entry.seq}: the permit's id is not that of its bounds"
     return _decision_finding(entry, summed, everybody) if "evidence" in entry.body else None
 
 
 def _decision_finding(entry: Entry, summed: _Sum, everybody: _Everybody) -> str | None:
-    evidence = Evidence.from_json_object(entry.body["evidence"])
+    evidence = evidence_of(entry)
     before, summed.everybody = summed.everybody, evidence.everybody
     halts_of_all = tuple(halt for halt in evidence.usage.halts if halt.scope == EVERYTHING)
     if evidence.everybody < before or everybody.at(evidence.everybody) != (evidence.limits, halts_of_all):
@@ -206,9 +221,41 @@ def _decision_finding(entry: Entry, summed: _Sum, everybody: _Everybody) -> str 
     activated = summed.activations.get(evidence.activation)
     if activated is None:
         return f"entry {entry.seq} was decided by no activation"
-    if replay(entry, activated) != read_decision(entry.body["decision"]):
+    if replay(entry, activated) != decision_of(entry):
         return f"entry {entry.seq}: its evidence leads to another decision"
     return None
+
+
+def _count_finding(entry: Entry, ledger: Ledger) -> str | None:
+    """Hold a funding against its other half: a user's is counted in the treasury's chain, and nothing else is."""
+    if entry.counts_funding is None:
+        return None
+    with suppress(LedgerError):
+        if entry.kind is Kind.FUNDING_COUNTED:
+            with ledger.view(entry.body["wallet"]) as view:
+                user, count = view.execution(entry.body["executionId"])[:1], entry
+                if user and _is_counted(user[0].entry, count):
+                    return None
+        elif isinstance(evidence := evidence_of(entry), FundingEvidence):
+            with ledger.view(TREASURY) as view:
+                if _is_counted(entry, view.funding(evidence.usage.total_number).entry):
+                    return None
+    return f"entry {entry.seq}: the user's chain and the treasury's don't tell of the same funding"
+
+
+def _is_counted(user: Entry, count: Entry) -> bool:
+    evidence = evidence_of(user)
+    said = {"executionId": user.execution_id, "lamports": str(_funded(user)), "wallet": user.wallet}
+    return (
+        isinstance(evidence, FundingEvidence)
+        and evidence.usage.total_number == count.funding
+        and said.items() <= count.body.items()
+    )
+
+
+def _funded(entry: Entry) -> int:
+    told = entry.body if entry.kind is Kind.FUNDING_COUNTED else entry.body["evidence"]["request"]
+    return int(told["lamports"])
 
 
 def _bounds(activated: Entry) -> Bounds:

@@ -24,7 +24,7 @@ from executor.decide import Refused
 from executor.errors import ExecutorError, LedgerError, LedgerTampered
 from executor.guard import Guard
 from executor.halts import EVERYTHING, Halt, Halter, Scope
-from executor.ledger import EVERYBODY, Ledger
+from executor.ledger import Ledger
 from executor.ledger.clock import APART_MS_MAX
 from executor.lifecycle import AttemptState
 from executor.limits import Limits
@@ -110,17 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--quotes", type=Path, metavar="FILE", help='prices as JSON: {"MINT": "PRICE", ...}')
     explain.set_defaults(run=_explain, fault=2)
 
-    scope_help = "everything, wallet:ADDRESS, or agent:ADDRESS/UUID"
-    halt = commands.add_parser("halt", help="let nothing fire, as the operator, until that is lifted")
-    halt.add_argument("scope", type=_scope, metavar="SCOPE", help=scope_help)
-    halt.add_argument("--why", required=True, help="told with every refusal: 1 to 200 characters")
-    _add_ledger(halt)
-    halt.set_defaults(run=_halt)
-
-    lift = commands.add_parser("lift", help="lift the operator's halt of exactly this scope")
-    lift.add_argument("scope", type=_scope, metavar="SCOPE", help=scope_help)
-    _add_ledger(lift)
-    lift.set_defaults(run=_lift)
+    _add_halts(commands)
+    _add_funding(commands)
 
     limits = commands.add_parser("limits", help="show what every user is held to, or change it")
     _add_ledger(limits, required=False)
@@ -143,6 +134,28 @@ def _parser() -> argparse.ArgumentParser:
     upgrade.add_argument("db", type=_database, metavar="LEDGER", help=LEDGER_HELP)
     upgrade.set_defaults(run=_upgrade)
     return parser
+
+
+def _add_halts(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    scope_help = "everything, wallet:ADDRESS, or agent:ADDRESS/UUID"
+    halt = commands.add_parser("halt", help="let nothing fire, as the operator, until that is lifted")
+    halt.add_argument("scope", type=_scope, metavar="SCOPE", help=scope_help)
+    halt.add_argument("--why", required=True, help="told with every refusal: 1 to 200 characters")
+    _add_ledger(halt)
+    halt.set_defaults(run=_halt)
+
+    lift = commands.add_parser("lift", help="lift the operator's halt of exactly this scope")
+    lift.add_argument("scope", type=_scope, metavar="SCOPE", help=scope_help)
+    _add_ledger(lift)
+    lift.set_defaults(run=_lift)
+
+
+def _add_funding(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    funding = commands.add_parser("funding", help="whether the operator's lamports are for a wallet's agents")
+    funding.add_argument("verb", choices=["allow", "deny"])
+    funding.add_argument("wallet", type=_wallet, help="the user's wallet")
+    _add_ledger(funding)
+    funding.set_defaults(run=_set_fundable)
 
 
 def _add_traces(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -203,6 +216,12 @@ def _scope(text: str) -> Scope:
     raise argparse.ArgumentTypeError(f"`{text}` is not everything, wallet:ADDRESS or agent:ADDRESS/UUID")
 
 
+def _wallet(text: str) -> str:
+    if keys.decode_key(text) is None:
+        raise argparse.ArgumentTypeError(f"`{text}` is not a wallet's address")
+    return text
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     from executor.demo import run  # noqa: PLC0415 - it needs extras that the other commands don't
 
@@ -211,7 +230,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _status(arguments: argparse.Namespace) -> int:
     with _ledger(arguments) as ledger:
-        wallets = [wallet for wallet in ledger.wallets() if wallet != EVERYBODY]
+        wallets = ledger.wallets()
         if arguments.wallet not in (None, *wallets):
             raise _Misuse(f"the ledger has nothing of wallet `{arguments.wallet}`")
         guard = _guard(ledger)
@@ -279,6 +298,13 @@ def _lift(arguments: argparse.Namespace) -> int:
         lifted = _guard(ledger).lift(arguments.scope, Halter.OPERATOR)
     print("lifted" if lifted else "the operator has no halt of exactly that")
     return 0 if lifted else 1
+
+
+def _set_fundable(arguments: argparse.Namespace) -> int:
+    with _ledger(arguments, writing=True) as ledger:
+        if not _guard(ledger).set_fundable(arguments.wallet, fundable=arguments.verb == "allow"):
+            print("as it was")
+    return 0
 
 
 def _show_limits(arguments: argparse.Namespace) -> int:

@@ -29,7 +29,18 @@ if TYPE_CHECKING:
     from executor.prices.quote import Quote
     from executor.request import FireRequest
 
-__all__ = ["Allowed", "Check", "Decision", "Refused", "Usage", "decide", "read_decision", "trade_value_micro_usd"]
+__all__ = [
+    "Allowed",
+    "Check",
+    "Decision",
+    "Refused",
+    "Usage",
+    "agent_checks",
+    "decide",
+    "read_decision",
+    "read_refusal",
+    "trade_value_micro_usd",
+]
 
 
 class Usage(NamedTuple):
@@ -161,6 +172,11 @@ def read_decision(stored: dict[str, Any]) -> Decision:
     """Return the decision that `to_json_object` wrote."""
     if stored["outcome"] == "allowed":
         return Allowed(value_micro_usd=int(stored["valueMicroUsd"]))
+    return read_refusal(stored)
+
+
+def read_refusal(stored: dict[str, Any]) -> Refused:
+    """Return the refusal that `to_json_object` wrote."""
     return Refused(
         reason=Reason(stored["reason"]),
         checks=tuple(Check.from_json_object(check) for check in stored["checks"]),
@@ -190,10 +206,7 @@ def decide(
     sell, buy = _legs(request, bounds, quotes, now_ms)
     value = _value_micro_usd(sell, buy)
     checks = (
-        _agent_known(usage),
-        *_halted(usage),
-        _agent_active(usage),
-        _permit_unexpired(bounds, now_ms),
+        *agent_checks(usage.agent_state, usage.halts, bounds, now_ms),
         _permit_outlasts_transaction(bounds, limits, now_ms),
         _intent_free(usage),
         _whitelisted(sell, bounds),
@@ -256,14 +269,24 @@ def _value_micro_usd(sell: _Leg, buy: _Leg) -> int | None:
     )
 
 
-def _agent_known(usage: Usage) -> Check | None:
-    if usage.agent_state is not AgentState.RESERVED:
+def agent_checks(state: AgentState, halts: Iterable[Halt], bounds: Bounds, now_ms: int) -> tuple[Check | None, ...]:
+    """Return what keeps the agent from doing anything at all: its state, a halt, or the end of its permit."""
+    return (
+        _agent_known(state),
+        *_halted(halts),
+        _agent_active(state),
+        _permit_unexpired(bounds, now_ms),
+    )
+
+
+def _agent_known(state: AgentState) -> Check | None:
+    if state is not AgentState.RESERVED:
         return None
-    return Check(reason=Reason.AGENT_UNKNOWN, limit=AgentState.ACTIVE, actual=usage.agent_state)
+    return Check(reason=Reason.AGENT_UNKNOWN, limit=AgentState.ACTIVE, actual=state)
 
 
-def _halted(usage: Usage) -> Iterable[Check]:
-    return [Check(reason=Reason.HALTED, limit="no halt", actual=str(halt)) for halt in usage.halts]
+def _halted(halts: Iterable[Halt]) -> Iterable[Check]:
+    return [Check(reason=Reason.HALTED, limit="no halt", actual=str(halt)) for halt in halts]
 
 
 INACTIVE = {
@@ -273,10 +296,10 @@ INACTIVE = {
 }
 
 
-def _agent_active(usage: Usage) -> Check | None:
-    if usage.agent_state in {AgentState.ACTIVE, AgentState.RESERVED}:
+def _agent_active(state: AgentState) -> Check | None:
+    if state in {AgentState.ACTIVE, AgentState.RESERVED}:
         return None
-    return Check(reason=INACTIVE[usage.agent_state], limit=AgentState.ACTIVE, actual=usage.agent_state)
+    return Check(reason=INACTIVE[state], limit=AgentState.ACTIVE, actual=state)
 
 
 def _permit_unexpired(bounds: Bounds, now_ms: int) -> Check | None:

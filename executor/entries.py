@@ -23,7 +23,16 @@ from executor.limits import Limits
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ENDS", "Entry", "Head", "Kind", "attempted_at_ms", "chain_start", "index_of", "next_hash"]
+__all__ = [
+    "ENDS",
+    "Entry",
+    "Head",
+    "Kind",
+    "attempted_at_ms",
+    "chain_start",
+    "index_of",
+    "next_hash",
+]
 
 HASH_TAG: Final = b"holdfire/entry/v1\x00"
 CHAIN_TAG: Final = b"holdfire/chain/v1\x00"
@@ -49,6 +58,10 @@ class Kind(StrEnum):
     LIMITS_CHANGED = "limits-changed"
     """Everybody is held to other limits; on the chain of everybody alone."""
     REFUSED = "refused"
+    FUNDING_SET = "funding-set"
+    """The operator funds the wallet's agents from now on, or no longer."""
+    FUNDING_COUNTED = "funding-counted"
+    """A user's funding counts among everybody's; on the treasury's chain alone."""
     AUTHORIZED = "authorized"
     VOIDED = "voided"
     SIGNED = "signed"
@@ -82,6 +95,13 @@ class Entry(NamedTuple):
     """The number of a refusal among the wallet's, from 1 without gaps."""
     agent_state: AgentState | None = None
     """Where it leaves the agent, if it moves it."""
+    funding: int | None = None
+    """The number of an authorized funding on this chain, from 1 without gaps; all of a funding's entries have it."""
+
+    @property
+    def counts_funding(self) -> int | None:
+        """The number of the funding that this entry adds to its chain's; None if it adds none."""
+        return self.funding if self.kind in COUNTS_FUNDING else None
 
     def canonical_bytes(self) -> bytes:
         """Return the one spelling of this entry that is stored, hashed and sealed."""
@@ -93,6 +113,7 @@ class Entry(NamedTuple):
             "attempt": self.attempt,
             "body": {name: body[name] for name in sorted(body)},
             "executionId": self.execution_id,
+            "funding": self.funding,
             "kind": self.kind._value_,
             "refusal": self.refusal,
             "seq": self.seq,
@@ -119,10 +140,12 @@ class Entry(NamedTuple):
             attempt=members.get("attempt"),
             refusal=members.get("refusal"),
             agent_state=None if state is None else AgentState(state),
+            funding=members.get("funding"),
         )
 
 
-OPTIONAL: Final = ("agentId", "agentState", "attempt", "executionId", "refusal")
+COUNTS_FUNDING: Final = frozenset({Kind.AUTHORIZED, Kind.FUNDING_COUNTED})
+OPTIONAL: Final = ("agentId", "agentState", "attempt", "executionId", "funding", "refusal")
 
 
 class ActiveAgent(NamedTuple):
@@ -161,6 +184,12 @@ class Head(NamedTuple):
     """The halts of this wallet and its agents; in the head for everybody, those of everything."""
     limits: Limits | None = None
     """In the head for everybody: what every user is held to."""
+    fundable: bool = False
+    """Whether the operator funds the wallet's agents."""
+    fundings: int = 0
+    """The number of the last authorized funding."""
+    funded_lamports: int = 0
+    """What all of them were together."""
 
     def canonical_bytes(self) -> bytes:
         """Return the one spelling of this head that is stored and sealed."""
@@ -169,6 +198,8 @@ class Head(NamedTuple):
             "atMs": self.at_ms,
             "attempts": self.attempts,
             "epoch": self.epoch,
+            **({"fundable": True} if self.fundable else {}),
+            **({"fundedLamports": str(self.funded_lamports), "fundings": self.fundings} if self.fundings else {}),
             "halts": [halt.to_json_object() for halt in self.halts],
             "hash": self.hash,
             **({} if self.limits is None else {"limits": self.limits.to_json_object()}),
@@ -200,6 +231,9 @@ class Head(NamedTuple):
             active={agent_id: ActiveAgent(*agent) for agent_id, agent in members["active"].items()},
             halts=tuple(Halt.from_json_object(halt) for halt in members["halts"]),
             limits=None if limits is None else Limits.from_json_object(limits),
+            fundable=members.get("fundable", False),
+            fundings=members.get("fundings", 0),
+            funded_lamports=int(members.get("fundedLamports", "0")),
         )
 
 
@@ -227,7 +261,7 @@ def index_of(entry: Entry) -> dict[str, object]:
         nonce = body["bounds"]["permit"]["nonce"]
     elif kind is Kind.REVOKED:
         nonce = body["nonce"]
-    elif kind is Kind.AUTHORIZED:
+    elif entry.attempt is not None:
         intent_key = body["evidence"]["request"].get("intentKey")
     return {
         "at_ms": entry.at_ms,
@@ -242,6 +276,7 @@ def index_of(entry: Entry) -> dict[str, object]:
         "nonce": nonce,
         "session_pubkey": body["sessionPubkey"] if kind is Kind.RESERVED else None,
         "tx_signature": body["txSignature"] if kind is Kind.SIGNED else None,
+        "funding": entry.counts_funding,
     }
 
 

@@ -39,6 +39,8 @@ class Event(NamedTuple):
 
 def event_of(entry: Entry) -> Event | None:
     """Return the event that `entry` is; None if clients aren't told of its kind."""
+    if entry.funding is not None:
+        return None
     if entry.kind is Kind.LANDED:
         return _executed(entry)
     if entry.kind in TOLD:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from executor.bounds import Bounds
-from executor.decide import Decision, Usage, decide
+from executor.decide import Decision, Usage, decide, read_decision
+from executor.funding import FundingDecision, FundingEvidence, read_funding_decision
 from executor.limits import Limits
 from executor.prices.quote import Quote
 from executor.request import FireRequest
@@ -13,7 +14,7 @@ from executor.request import FireRequest
 if TYPE_CHECKING:
     from executor.entries import Entry
 
-__all__ = ["Evidence", "replay"]
+__all__ = ["Evidence", "decision_of", "evidence_of", "replay"]
 
 
 class Evidence(NamedTuple):
@@ -55,7 +56,18 @@ class Evidence(NamedTuple):
         return decide(bounds, self.request, self.usage, self.quotes, self.limits, now_ms)
 
 
-def replay(decided: Entry, activated: Entry) -> Decision:
+def evidence_of(decided: Entry) -> Evidence | FundingEvidence:
+    """Return what the decision in the entry `decided` was made from."""
+    stored = decided.body["evidence"]
+    return Evidence.from_json_object(stored) if decided.funding is None else FundingEvidence.from_json_object(stored)
+
+
+def decision_of(decided: Entry) -> Decision | FundingDecision:
+    """Return the decision in the entry `decided`."""
+    stored = decided.body["decision"]
+    return read_decision(stored) if decided.funding is None else read_funding_decision(stored)
+
+
+def replay(decided: Entry, activated: Entry) -> Decision | FundingDecision:
     """Make the decision in the entry `decided` again, from what it holds and the activation that it names."""
-    evidence = Evidence.from_json_object(decided.body["evidence"])
-    return evidence.decide(Bounds.from_json_object(activated.body["bounds"]), decided.at_ms)
+    return evidence_of(decided).decide(Bounds.from_json_object(activated.body["bounds"]), decided.at_ms)

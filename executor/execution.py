@@ -14,6 +14,7 @@ from solders.token.associated import get_associated_token_address
 
 from executor.decide import Refused
 from executor.errors import ChainError, TransactionRefused
+from executor.evidence import Evidence
 from executor.fill import Landing
 from executor.lifecycle import AttemptState
 from executor.reasons import Reason
@@ -121,6 +122,8 @@ class Executor:
 
 def _landing(record: TransactionRecord, execution: Execution) -> Landing:
     """Return what the transaction moved in and out of the session wallet."""
+    if not isinstance(execution.evidence, Evidence):
+        raise ChainError("a funding moves no tokens")
     whitelist = execution.bounds.whitelist
     session = Pubkey.from_string(execution.bounds.terms.session_pubkey)
     selling = _account(session, whitelist[execution.evidence.request.sell])

@@ -31,6 +31,10 @@ class Limits(Value):
     """Active, unexpired agents of one user."""
     authorization_ttl_s: Annotated[int, Field(ge=1, le=YEAR_S)] = 60
     """How long an authorization may be signed on."""
+    autofund_lamports_per_24h: Annotated[int, Field(ge=0, le=COUNT_MAX)] = 0
+    """What one user's session wallets may be given in any 24 hours, inclusive, in lamports."""
+    autofund_lamports_per_24h_in_all: Annotated[int, Field(ge=0, le=COUNT_MAX)] = 0
+    """The same for all users together."""
     executions_per_24h: Annotated[int, Field(ge=1, le=COUNT_MAX)] = 500
     """Authorized attempts of one user in any 24 hours."""
     expiry_margin_s: Annotated[int, Field(ge=0, le=YEAR_S)] = 90
@@ -49,6 +53,8 @@ class Limits(Value):
         members = {
             "activeAgents": self.active_agents,
             "authorizationTtlS": self.authorization_ttl_s,
+            "autofundLamportsPer24H": self.autofund_lamports_per_24h,
+            "autofundLamportsPer24HInAll": self.autofund_lamports_per_24h_in_all,
             "executionsPer24H": self.executions_per_24h,
             "expiryMarginS": self.expiry_margin_s,
             "maxPermitAgeS": self.max_permit_age_s,

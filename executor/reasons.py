@@ -75,6 +75,12 @@ class Reason(StrEnum):
     """The user's trades of the last 24 hours, and this one, are worth more than the operator allows."""
     INTERVAL_TOO_SHORT = "INTERVAL_TOO_SHORT"
     """The agent fired too short a time ago."""
+    FUNDING_NOT_ALLOWED = "FUNDING_NOT_ALLOWED"
+    """The operator doesn't fund this wallet's agents."""
+    FUNDING_OVER_CAP = "FUNDING_OVER_CAP"
+    """The user's fundings of the last 24 hours, and this one, are more lamports than the operator gives."""
+    FUNDING_OVER_CAP_IN_ALL = "FUNDING_OVER_CAP_IN_ALL"
+    """All users' fundings of the last 24 hours, and this one, are more lamports than the operator gives."""
 
     TRANSACTION_REFUSED = "TRANSACTION_REFUSED"
     """The rail built a transaction that is not what was authorized; it was not signed."""

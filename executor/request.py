@@ -9,10 +9,13 @@ from pydantic import Field
 from executor.value import BaseUnits, Value
 from permits.model import UUID_PATTERN
 
-__all__ = ["FireRequest", "Uuid"]
+__all__ = ["FireRequest", "Uuid", "WalletAddress"]
 
 Uuid = Annotated[str, Field(pattern=f"^{UUID_PATTERN}$")]
 """A UUID in lowercase, with hyphens."""
+
+WalletAddress = Annotated[str, Field(pattern="^[1-9A-HJ-NP-Za-km-z]{32,44}$")]
+"""A user's wallet, base58."""
 
 AssetName = Annotated[str, Field(pattern="^[A-Za-z0-9]{1,44}$")]
 
@@ -39,8 +42,7 @@ class FireRequest(Value):
     """The asset to sell, as the permit's whitelist spells it."""
     sell_amount: BaseUnits
     """The most that may leave, in base units of `sell`."""
-    wallet: Annotated[str, Field(pattern="^[1-9A-HJ-NP-Za-km-z]{32,44}$")]
-    """The user's wallet, base58."""
+    wallet: WalletAddress
 
     def to_json_object(self) -> dict[str, Any]:
         """Return its JSON form, written out since every fire stores it."""

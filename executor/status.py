@@ -128,6 +128,8 @@ def _caps(headroom: Headroom) -> Iterator[str]:
         yield f"    the next slot comes free at {timestamp(headroom.next_slot_at_ms)}"
     if headroom.notional_micro_usd is not None:
         yield _cap("USD in 24 h", headroom.notional_micro_usd, 10**6)
+    if headroom.autofund_lamports is not None:
+        yield _cap("lamports in 24 h", headroom.autofund_lamports)
 
 
 def _cap(name: str, room: Room, unit: int = 1) -> str:
@@ -141,6 +143,7 @@ def _caps_json(headroom: Headroom) -> dict[str, Any]:
         "activeAgents": headroom.active_agents,
         "executionsPer24H": headroom.executions,
         "notionalMicroUsdPer24H": headroom.notional_micro_usd,
+        "autofundLamportsPer24H": headroom.autofund_lamports,
     }
     at_ms = headroom.next_slot_at_ms
     return {

@@ -14,6 +14,7 @@ from executor.audit import check_ledger
 from executor.decide import Allowed, Refused
 from executor.errors import ExecutorError
 from executor.fill import Landing
+from executor.funding import FundingRequest
 from executor.guard import Guard
 from executor.halts import Halter, Scope
 from executor.ledger import scratch
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from executor.authorization import Authorization
     from executor.decide import Decision
+    from executor.funding import FundingAuthorization
 
 __all__ = ["Difference", "load", "replay", "traces_folder"]
 
@@ -114,7 +116,7 @@ class _World:
         self._limits = Limits.from_json_object(trace["limits"])
         self._assets = KnownAssets(Asset.from_json_object(asset) for asset in trace["assets"])
         self._quotes: list[Quote] = []
-        self._given: dict[tuple[str, str], Authorization] = {}
+        self._given: dict[tuple[str, str], Authorization | FundingAuthorization] = {}
         self.now_ms: int = trace["start"]
         self.guard = self._open()
 
@@ -180,6 +182,23 @@ class _World:
         self._limits = limits
         return {}
 
+    def set_fundable(self, step: Json) -> Json:
+        return {"changed": self.guard.set_fundable(step["wallet"], fundable=step["fundable"])}
+
+    def authorize_funding(self, step: Json) -> Json:
+        request = FundingRequest.from_json_object(step["request"])
+        decision = self.guard.authorize_funding(request)
+        if isinstance(decision, Refused):
+            return _refusal(decision)
+        if decision.authorization is None:
+            return {"outcome": "allowed"}
+        self._given[request.wallet, request.execution_id] = decision.authorization
+        return {"outcome": "allowed", "lamports": str(decision.authorization.lamports)}
+
+    def funded(self, step: Json) -> Json:
+        self.guard.mark_funded(step["wallet"], step["execution_id"], slot=1, fee_lamports=5_000)
+        return {}
+
     def authorize(self, step: Json) -> Json:
         request = FireRequest.from_json_object(step["request"])
         decision = self.guard.authorize(request)
@@ -243,6 +262,9 @@ CALL_KEYS: Final = {
     "halt": frozenset({"scope", "by", "why"}),
     "lift": frozenset({"scope", "by"}),
     "change_limits": frozenset({"limits"}),
+    "set_fundable": frozenset({"wallet", "fundable"}),
+    "authorize_funding": frozenset({"request"}),
+    "funded": frozenset({"wallet", "execution_id"}),
     "authorize": frozenset({"request"}),
     "sign": frozenset({"wallet", "execution_id", "tx_signature"}),
     "void": frozenset({"wallet", "execution_id", "reason"}),

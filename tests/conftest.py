@@ -4,9 +4,8 @@ import pytest
 from hypothesis import settings
 from sqlalchemy import create_engine
 
-from executor.decide import read_decision
 from executor.entries import Entry
-from executor.evidence import replay
+from executor.evidence import decision_of, replay
 from executor.ledger import WalletTransaction
 from permits.canonical import canonicalize
 from tests.support import Setup
@@ -30,7 +29,7 @@ def _every_entry_is_canonical_and_replays(monkeypatch):
         assert entry == sealed.entry
         if {"evidence", "decision"} <= entry.body.keys():
             activated = transaction.entry(entry.body["evidence"]["activation"]).entry
-            assert replay(entry, activated) == read_decision(entry.body["decision"])
+            assert replay(entry, activated) == decision_of(entry)
         return sealed
 
     monkeypatch.setattr(WalletTransaction, "append", checked)

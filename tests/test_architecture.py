@@ -25,6 +25,7 @@ CORE = {
     "executor.activation",
     "executor.evidence",
     "executor.fill",
+    "executor.funding",
     "executor.entries",
     "executor.seal",
     "executor.events",

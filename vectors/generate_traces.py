@@ -188,6 +188,23 @@ class Trace:
     def lift(self, wallet=None, agent=None, *, changed=True, by="operator"):
         self.step("lift", ok(changed=changed), scope=scope(wallet, agent), by=by)
 
+    # Fundings
+
+    def fundable(self, *, fundable=True, changed=True, wallet=ALICE):
+        self.step("set_fundable", ok(changed=changed), wallet=wallet.address, fundable=fundable)
+
+    def fund(self, number, lamports, expected=None, *, agent=1, wallet=ALICE):
+        made = {
+            "wallet": wallet.address,
+            "agentId": agent_id(agent),
+            "executionId": execution_id(number),
+            "lamports": str(lamports),
+        }
+        self.step("authorize_funding", expected or ok(outcome="allowed", lamports=str(lamports)), request=made)
+
+    def funded(self, number, expected=OK, **wallet):
+        self.attempt("funded", number, expected, **wallet)
+
     # Fires
 
     def fire(self, number, expected, *, agent=1, wallet=ALICE, **request):
@@ -1462,6 +1479,115 @@ def make_limits():
     t.sign(1, refused("MIN_RECEIVED_TOO_LOW"))
 
 
+def make_fundings():
+    free = T0 + DAY + SKEW
+    caps = {"autofundLamportsPer24H": 1_000, "autofundLamportsPer24HInAll": 1_500}
+
+    t = Trace("fundings/nothing-unless-allowed", "by default nobody is given anything")
+    t.ready()
+    t.fund(1, 1, refused("FUNDING_NOT_ALLOWED", "FUNDING_OVER_CAP", "FUNDING_OVER_CAP_IN_ALL"))
+    t.fundable()
+    t.fundable(changed=False)
+    t.fund(1, 1, refused("FUNDING_OVER_CAP", "FUNDING_OVER_CAP_IN_ALL"))
+
+    t = Trace("fundings/listed", "only wallets that the operator names, and only while it does", **caps)
+    t.ready()
+    t.fund(1, 100, refused("FUNDING_NOT_ALLOWED"))
+    t.fundable()
+    t.fund(1, 100)
+    t.fundable(fundable=False)
+    t.fund(2, 100, refused("FUNDING_NOT_ALLOWED"))
+    t.sign(1, refused("FUNDING_NOT_ALLOWED"))
+    t.look(1, "voided", "FUNDING_NOT_ALLOWED")
+    t.ready(1, wallet=BOB)
+    t.fund(1, 100, refused("FUNDING_NOT_ALLOWED"), wallet=BOB)
+
+    t = Trace("fundings/user-cap", "a user's cap is inclusive, rolls, and takes nothing back", **caps)
+    t.ready(lasts=5 * DAY)
+    t.fundable()
+    t.fund(1, 400)
+    t.now = T0 + HOUR
+    t.fund(2, 600)
+    t.fund(3, 1, refused("FUNDING_OVER_CAP", retry=free))
+    t.fund(3, 401, refused("FUNDING_OVER_CAP", retry=free + HOUR))
+    t.fund(3, 1_001, refused("FUNDING_OVER_CAP", "FUNDING_OVER_CAP_IN_ALL"))
+    t.void(2)
+    t.now = free - 1
+    t.fund(3, 1, refused("FUNDING_OVER_CAP", retry=free))
+    t.now = free
+    t.fund(3, 400)
+    t.fund(4, 1, refused("FUNDING_OVER_CAP", retry=free + HOUR))
+
+    t = Trace("fundings/cap-of-all", "all users share one cap", **caps)
+    t.ready()
+    t.ready(wallet=BOB)
+    t.fundable()
+    t.fundable(wallet=BOB)
+    t.fund(1, 1_000)
+    t.fund(1, 501, refused("FUNDING_OVER_CAP_IN_ALL", retry=free), wallet=BOB)
+    t.fund(1, 500, wallet=BOB)
+    t.fund(2, 1, refused("FUNDING_OVER_CAP_IN_ALL", retry=free), wallet=BOB)
+
+    t = Trace("fundings/once", "the same funding again is the same, and an id is a trade's or a funding's", **caps)
+    t.ready()
+    t.fundable()
+    t.fund(1, 400)
+    t.fund(1, 400, ok(outcome="allowed"))
+    t.fund(1, 401, bare("EXECUTION_CONFLICT"))
+    t.fire(1, bare("EXECUTION_CONFLICT"))
+    t.fire(2, allowed(100 * USD, 1))
+    t.fund(2, 400, bare("EXECUTION_CONFLICT"))
+    t.fund(3, 600)
+
+    t = Trace("fundings/steps", "a funding goes the way of every attempt, and ends once", **caps)
+    t.ready()
+    t.fundable()
+    t.fund(1, 100)
+    t.funded(1, ILLEGAL)
+    t.sign(1)
+    t.sign(1, ILLEGAL)
+    t.land(1, ILLEGAL)
+    t.funded(1)
+    t.funded(1, ILLEGAL)
+    t.look(1, "landed")
+    t.fund(2, 100)
+    t.sign(2)
+    t.dead(2)
+    t.look(2, "dead", "TRANSACTION_DEAD")
+    t.fund(3, 100)
+    t.now += MINUTE
+    t.sign(3, bare("AUTHORIZATION_EXPIRED"))
+    t.fire(4, allowed(100 * USD, 1))
+    t.sign(4)
+    t.funded(4, ILLEGAL)
+
+    t = Trace("fundings/agent", "an agent that may not fire isn't funded", **caps)
+    t.fundable()
+    t.fund(1, 1, bare("AGENT_UNKNOWN"))
+    t.reserve()
+    t.fund(1, 1, bare("AGENT_UNKNOWN"))
+    t.activate()
+    t.halt(ALICE)
+    t.fund(1, 1, refused("HALTED"))
+    t.lift(ALICE)
+    t.fund(1, 1)
+    t.stop()
+    t.sign(1, refused("AGENT_STOPPED"))
+    t.fund(2, 1, refused("AGENT_STOPPED"))
+    t.ready(2)
+    t.now = T0 + HOUR
+    t.fund(3, 1, refused("PERMIT_EXPIRED"), agent=2)
+
+    t = Trace("fundings/lowered-cap", "signing is held to the caps of its moment, and doesn't count itself", **caps)
+    t.ready()
+    t.fundable()
+    t.fund(1, 400)
+    t.fund(2, 600)
+    t.sign(2)
+    t.limit(autofundLamportsPer24H=999, autofundLamportsPer24HInAll=1_500)
+    t.sign(1, refused("FUNDING_OVER_CAP", retry=free))
+
+
 def text_of(traces):
     """Return a file's content: a step is a line."""
     parts = []
@@ -1488,6 +1614,7 @@ def main():
         make_halts,
         make_clock,
         make_limits,
+        make_fundings,
     ):
         make()
     for file, traces in FILES.items():

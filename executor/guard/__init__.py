@@ -2,7 +2,7 @@
 
 from executor.guard.agents import Agent
 from executor.guard.asynchronous import AsyncGuard
-from executor.guard.fires import Execution
+from executor.guard.attempts import Execution
 from executor.guard.guard import Guard
 from executor.guard.headroom import Headroom
 

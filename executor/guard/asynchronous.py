@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from executor.decide import Decision, Refused
     from executor.events import Event
     from executor.fill import Fill, Landing
+    from executor.funding import FundingAuthorization, FundingDecision, FundingRequest
     from executor.guard.agents import Agent
-    from executor.guard.fires import Execution
+    from executor.guard.attempts import Execution
     from executor.guard.headroom import Headroom
     from executor.halts import Halt, Halter, Scope
     from executor.ledger import Clock, SealedEntry
@@ -135,6 +136,14 @@ class AsyncGuard:
         """Hold every user to `limits` from now on."""
         await self._call(self.guard.change_limits, limits)
 
+    async def set_fundable(self, wallet: str, *, fundable: bool) -> bool:
+        """Let the operator fund the wallet's agents from now on, or no longer."""
+        return await self._call(self.guard.set_fundable, wallet, fundable=fundable)
+
+    async def authorize_funding(self, request: FundingRequest) -> FundingDecision:
+        """Decide whether the agent's session wallet may be given lamports, and count them if so."""
+        return await self._call(self.guard.authorize_funding, request)
+
     async def authorize(self, request: FireRequest) -> Decision:
         """Decide on `request`, and count it if it is allowed."""
         return await self._call(self.guard.authorize, request)
@@ -153,7 +162,7 @@ class AsyncGuard:
 
     async def mark_signed(
         self,
-        authorization: Authorization,
+        authorization: Authorization | FundingAuthorization,
         *,
         tx_signature: str,
         transaction_bytes: bytes,
@@ -175,6 +184,10 @@ class AsyncGuard:
     async def mark_landed(self, wallet: str, execution_id: str, landing: Landing) -> Fill:
         """Record that the signed transaction landed, and what it moved."""
         return await self._call(self.guard.mark_landed, wallet, execution_id, landing)
+
+    async def mark_funded(self, wallet: str, execution_id: str, *, slot: int, fee_lamports: int) -> None:
+        """Record that the signed funding landed."""
+        await self._call(self.guard.mark_funded, wallet, execution_id, slot=slot, fee_lamports=fee_lamports)
 
     async def mark_failed(self, wallet: str, execution_id: str, detail: str) -> None:
         """Record that the chain executed the signed transaction and undid it."""

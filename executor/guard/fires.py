@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from executor.assets import NATIVE_MINT
 from executor.authorization import Authorization
-from executor.caps import WINDOW_MS, count_unexpired, slot_free_at_ms
+from executor.caps import WINDOW_MS, count_unexpired
 from executor.decide import Allowed, Refused, Usage, read_decision, trade_value_micro_usd
 from executor.entries import Kind
 from executor.errors import IllegalTransition
 from executor.evidence import Evidence
 from executor.fill import Fill
 from executor.guard.agents import activation, fired_at_ms, state
-from executor.lifecycle import AgentState, AttemptState, require_attempt_step
+from executor.guard.attempts import claim_hash, is_last, step_to
+from executor.guard.window import Series, used_in_window
+from executor.lifecycle import AgentState, AttemptState
 from executor.reasons import Reason
 
 if TYPE_CHECKING:
@@ -26,33 +27,10 @@ if TYPE_CHECKING:
     from executor.prices.quote import PriceSource
     from executor.request import FireRequest
 
-__all__ = [
-    "Execution",
-    "authorize",
-    "execution",
-    "explain",
-    "is_last",
-    "land",
-    "record_signature",
-    "require_genuine",
-    "step_to",
-]
+__all__ = ["authorize", "explain", "land", "record_signature", "require_genuine"]
 
 REFUSALS_RECORDED_MAX: Final = 1_000
 """A wallet's refusals beyond this many in 24 hours are only counted: nobody fills the disk with them."""
-
-
-class Execution(NamedTuple):
-    """One execution's whole story."""
-
-    state: AttemptState
-    decision: Decision
-    evidence: Evidence
-    """What it was decided from."""
-    bounds: Bounds
-    """What it was held to."""
-    steps: tuple[SealedEntry, ...]
-    """Its entries, in order."""
 
 
 def authorize(transaction: WalletTransaction, request: FireRequest, prices: PriceSource, claim: str) -> Decision:
@@ -116,6 +94,8 @@ def land(transaction: WalletTransaction, execution_id: str, landing: Landing) ->
     if last and last[0].entry.kind is Kind.LANDED:
         return Fill.from_json_object(last[0].entry.body["fill"])
     decided = step_to(transaction, execution_id, AttemptState.LANDED)
+    if decided.entry.attempt is None:
+        raise IllegalTransition("a funding is no trade that could have been filled")
     signed = transaction.execution(execution_id)[-1]
     evidence = Evidence.from_json_object(decided.entry.body["evidence"])
     whitelist = transaction.entry(evidence.activation).bounds.whitelist
@@ -130,61 +110,15 @@ def land(transaction: WalletTransaction, execution_id: str, landing: Landing) ->
     return fill
 
 
-def execution(view: WalletView, execution_id: str) -> Execution | None:
-    """Return the story of one execution; None if the wallet has none of this id."""
-    steps = tuple(view.execution(execution_id))
-    if not steps:
-        return None
-    decided = steps[0].entry
-    evidence = Evidence.from_json_object(decided.body["evidence"])
-    return Execution(
-        state=AttemptState(steps[-1].entry.kind),
-        decision=read_decision(decided.body["decision"]),
-        evidence=evidence,
-        bounds=view.entry(evidence.activation).bounds,
-        steps=steps,
-    )
-
-
-def is_last(view: WalletView, execution_id: str, kind: Kind, body: dict[str, Any]) -> bool:
-    """Tell whether the execution's last entry is exactly this one."""
-    steps = view.execution(execution_id)
-    return bool(steps) and (steps[-1].entry.kind, steps[-1].entry.body) == (kind, body)
-
-
-def step_to(view: WalletView, execution_id: str, following: AttemptState) -> SealedEntry:
-    """Return the entry that authorized the execution, if its attempt may go on to `following`."""
-    steps = view.execution(execution_id)
-    require_attempt_step(AttemptState(steps[-1].entry.kind) if steps else None, following)
-    return steps[0]
-
-
 def require_genuine(view: WalletView, decided: SealedEntry, authorization: Authorization) -> None:
     """Hold `authorization` against the entry that it says it is from: callers' objects are not trusted."""
-    if decided.entry.body["claimHash"] != claim_hash(authorization.claim):
+    if decided.entry.attempt is None or decided.entry.body["claimHash"] != claim_hash(authorization.claim):
         raise IllegalTransition("the attempt was authorized to another caller")
     evidence = Evidence.from_json_object(decided.entry.body["evidence"])
     bounds = view.entry(evidence.activation).bounds
     given = _authorization(decided, evidence, bounds, authorization.claim)
     if type(authorization) is not Authorization or authorization != given:
         raise IllegalTransition("the authorization is not the one that was given")
-
-
-def claim_hash(claim: str) -> str:
-    """Return what the ledger keeps of a claim."""
-    return sha256(claim.encode("ascii")).hexdigest()
-
-
-def window_starts(view: WalletView) -> int:
-    """Return the number of the first attempt that still counts in the rolling window, by halving: times only grow."""
-    low, high = 1, view.head.attempts + 1
-    while low < high:
-        middle = (low + high) // 2
-        if view.now_ms >= slot_free_at_ms(view.attempted_at_ms(middle)):
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 def _decide(view: WalletView, request: FireRequest, prices: PriceSource) -> tuple[Evidence, Bounds, Decision] | None:
@@ -230,8 +164,8 @@ def _evidence(
     is_new = attempt > view.head.attempts
     if limits.notional_micro_usd_per_24h is not None:
         value = trade_value_micro_usd(bounds, request, quotes, view.now_ms) or 0
-        own = 0 if is_new else worth_before(view, attempt + 1) - worth_before(view, attempt)
-        window, room_at_ms = _window_micro_usd(view, limits.notional_micro_usd_per_24h - value, own)
+        room = limits.notional_micro_usd_per_24h - value
+        window, room_at_ms = used_in_window(Series.of_trades(view), view.now_ms, room, number=attempt)
     return Evidence(
         activation=activated.entry.seq,
         request=request,
@@ -265,33 +199,6 @@ def _intent_held_by(view: WalletView, request: FireRequest) -> str | None:
 
 
 HOLDS_INTENT: Final = frozenset({AttemptState.AUTHORIZED, AttemptState.SIGNED, AttemptState.LANDED})
-
-
-def _window_micro_usd(view: WalletView, room_micro_usd: int, own_micro_usd: int) -> tuple[int, int | None]:
-    """Return what the attempts in the rolling window are worth, and when at most `room_micro_usd` of it will be left.
-
-    `own_micro_usd` is what the attempt in question has been counted for already. The time is None if that much is
-    left now, or never will be.
-    """
-    first = window_starts(view)
-    used = view.head.notional_micro_usd - worth_before(view, first) - own_micro_usd
-    if used <= room_micro_usd or room_micro_usd < 0:
-        return used, None
-    low, high = first, view.head.attempts
-    while low < high:
-        middle = (low + high) // 2
-        if view.head.notional_micro_usd - worth_before(view, middle + 1) - own_micro_usd <= room_micro_usd:
-            high = middle
-        else:
-            low = middle + 1
-    return used, slot_free_at_ms(view.attempted_at_ms(low))
-
-
-def worth_before(view: WalletView, number: int) -> int:
-    """Return what all attempts before this number were worth together."""
-    if number > view.head.attempts:
-        return view.head.notional_micro_usd
-    return int(view.attempt(number).entry.body["worthBefore"])
 
 
 def _stored_answer(view: WalletView, stored: list[SealedEntry], request: FireRequest, claim: str | None) -> Decision:

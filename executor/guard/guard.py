@@ -16,10 +16,13 @@ What entries hold, by kind:
 | next-run-set | nextRunAt, if there will be one |
 | halted, lifted | halt |
 | limits-changed | old, new |
+| funding-set | fundable |
+| funding-counted | wallet, executionId, lamports, lamportsBefore: on the treasury's chain |
 | authorized, refused | evidence, decision; authorized also claimHash and worthBefore, refused also reason |
+| authorized, of a funding | evidence, decision, claimHash, lamportsBefore |
 | voided | reason, and detail; or evidence and decision, where the rules said no at signing |
 | signed | txSignature, transaction (hex), lastValidBlockHeight |
-| landed | rail, txSignature, fill |
+| landed | rail, txSignature, fill; of a funding slot, feeLamports |
 | failed | reason, detail |
 | dead | reason |
 """
@@ -35,7 +38,8 @@ from executor.decide import Refused
 from executor.entries import Kind
 from executor.errors import ClockUntrusted, IllegalTransition, LedgerTampered, UnknownWallet
 from executor.events import Event, event_of
-from executor.guard import agents, fires
+from executor.funding import FundingAuthorization, FundingRequest
+from executor.guard import agents, attempts, fires, fundings
 from executor.guard.headroom import headroom
 from executor.halts import EVERYTHING, Halt, Halter, Scope
 from executor.ledger import EVERYBODY, Ahead, Ledger
@@ -54,8 +58,9 @@ if TYPE_CHECKING:
     from executor.bounds import Bounds
     from executor.decide import Decision
     from executor.fill import Fill, Landing
+    from executor.funding import FundingDecision
     from executor.guard.agents import Agent
-    from executor.guard.fires import Execution
+    from executor.guard.attempts import Execution
     from executor.guard.headroom import Headroom
     from executor.ledger import Clock, SealedEntry, WalletTransaction, WalletView
     from executor.limits import Limits
@@ -270,6 +275,40 @@ class Guard:
         """Hold every user to `limits` from now on; raises as `Ledger.change_limits`, which says more."""
         self.ledger.change_limits(limits)
 
+    # Fundings
+
+    def set_fundable(self, wallet: str, *, fundable: bool) -> bool:
+        """Let the operator fund the wallet's agents from now on, or no longer; tell whether that changed anything.
+
+        Raises:
+            ValueError: `wallet` isn't base58 of 32 bytes.
+            LedgerError: as `Ledger.change`.
+
+        """
+        if keys.decode_key(wallet) is None:
+            raise ValueError(f"`{wallet[:64]}` is not base58 of 32 bytes")
+        return self.ledger.change(wallet, lambda wallet: fundings.set_fundable(wallet, fundable=fundable), create=True)
+
+    def authorize_funding(self, request: FundingRequest) -> FundingDecision:
+        """Decide whether the agent's session wallet may be given lamports, and count them if so, for ever.
+
+        The same executionId again gets the stored answer and never a second authorization. A refusal is recorded
+        nowhere, and the same may be asked again.
+
+        Raises:
+            LedgerError: the database failed; nothing is authorized.
+
+        """
+        if type(request) is not FundingRequest:  # a subclass may check less
+            raise TypeError("only a FundingRequest is authorized")
+        claim = self._random_bytes(CLAIM_BYTES).hex()
+        try:
+            return self.ledger.change(
+                request.wallet, lambda wallet: fundings.authorize(wallet, request, claim), treasury=True
+            )
+        except (UnknownWallet, LedgerTampered, ClockUntrusted) as fault:
+            return _refusal_of(fault)
+
     # Fires
 
     def authorize(self, request: FireRequest) -> Decision:
@@ -316,12 +355,12 @@ class Guard:
 
         """
         with self.ledger.view(authorization.wallet) as view:
-            decided = fires.step_to(view, authorization.execution_id, AttemptState.SIGNED)
+            decided = attempts.step_to(view, authorization.execution_id, AttemptState.SIGNED)
             fires.require_genuine(view, decided, authorization)
 
     def mark_signed(
         self,
-        authorization: Authorization,
+        authorization: Authorization | FundingAuthorization,
         *,
         tx_signature: str,
         transaction_bytes: bytes,
@@ -343,6 +382,12 @@ class Guard:
             "transaction": transaction_bytes.hex(),
             "lastValidBlockHeight": last_valid_block_height,
         }
+        if isinstance(authorization, FundingAuthorization):
+            return self.ledger.change(
+                authorization.wallet,
+                lambda wallet: fundings.record_signature(wallet, authorization, signed),
+                treasury=True,
+            )
         return self.ledger.change(
             authorization.wallet,
             lambda wallet: fires.record_signature(wallet, authorization, signed, self._prices),
@@ -366,6 +411,15 @@ class Guard:
 
         """
         return self.ledger.change(wallet, lambda wallet: fires.land(wallet, execution_id, landing))
+
+    def mark_funded(self, wallet: str, execution_id: str, *, slot: int, fee_lamports: int) -> None:
+        """Record that the signed funding landed, in `slot` and for a fee that the operator paid.
+
+        Raises:
+            IllegalTransition: it is not signed, has ended already, or is no funding.
+
+        """
+        self.ledger.change(wallet, lambda wallet: fundings.land(wallet, execution_id, slot, fee_lamports))
 
     def mark_failed(self, wallet: str, execution_id: str, detail: str) -> None:
         """Record that the chain executed the signed transaction and undid it; `detail` is what the chain said.
@@ -406,7 +460,7 @@ class Guard:
 
     def execution(self, wallet: str, execution_id: str) -> Execution | None:
         """Return the story of one execution; None if the wallet has none of this id."""
-        return self._look(wallet, lambda view: fires.execution(view, execution_id), None)
+        return self._look(wallet, lambda view: attempts.execution(view, execution_id), None)
 
     def executions(
         self, wallet: str, agent_id: str, *, before: int | None = None, count_max: int = 100
@@ -418,19 +472,19 @@ class Guard:
 
         def look(view: WalletView) -> list[Execution]:
             decided = view.decided(agent_id, view.head.seq + 1 if before is None else before, count_max)
-            found = (fires.execution(view, each.entry.execution_id or "") for each in decided)
+            found = (attempts.execution(view, each.entry.execution_id or "") for each in decided)
             return [each for each in found if each is not None]
 
         return self._look(wallet, look, ())
 
     def in_doubt(self) -> Iterator[tuple[str, Execution]]:
-        """Yield the wallet and the story of each attempt that has not ended, newest of a wallet first."""
+        """Yield the wallet and the story of each attempt and funding that has not ended, newest of a wallet first."""
         after = ""
         while wallets := self.ledger.wallets_in_doubt(after):
             for wallet in wallets:
                 with self.ledger.view(wallet) as view:
                     stories = [
-                        fires.execution(view, steps[0].entry.execution_id or "") for steps in view.open_attempts()
+                        attempts.execution(view, steps[0].entry.execution_id or "") for steps in view.open_attempts()
                     ]
                 yield from ((wallet, each) for each in stories if each is not None)
             after = wallets[-1]
@@ -481,10 +535,10 @@ class Guard:
 
     def _end_attempt(self, wallet: str, execution_id: str, kind: Kind, body: dict[str, Any]) -> None:
         def work(transaction: WalletTransaction) -> None:
-            if transaction.again and fires.is_last(transaction, execution_id, kind, body):
+            if transaction.again and attempts.is_last(transaction, execution_id, kind, body):
                 return
-            decided = fires.step_to(transaction, execution_id, AttemptState(kind))
-            transaction.append(kind, decided.entry.agent_id, body, execution_id=execution_id)
+            decided = attempts.step_to(transaction, execution_id, AttemptState(kind)).entry
+            transaction.append(kind, decided.agent_id, body, execution_id=execution_id, funding=decided.funding)
 
         self.ledger.change(wallet, work)
 

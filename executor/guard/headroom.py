@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from executor.caps import count_unexpired, slot_free_at_ms
-from executor.guard.fires import window_starts, worth_before
+from executor.guard.window import Series, first_in_window
 
 if TYPE_CHECKING:
     from executor.halts import Halt
@@ -37,13 +37,16 @@ class Headroom(NamedTuple):
     """When the next of their slots comes free, Unix ms; None if there are none."""
     notional_micro_usd: Room | None
     """What they are worth, in 1e-6 USD; None where no limit asks."""
+    autofund_lamports: Room | None
+    """What the wallet's agents were given in the last 24 hours; None where the operator doesn't fund them."""
     halts: tuple[Halt, ...]
     """Those of everything, of the wallet, and of its agents."""
 
 
 def headroom(view: WalletView) -> Headroom:
     """Return how much of each cap the wallet has left."""
-    head, first, limits = view.head, window_starts(view), view.limits
+    head, limits, trades, fundings = view.head, view.limits, Series.of_trades(view), Series.of_fundings(view)
+    first = first_in_window(trades, view.now_ms)
     used = head.attempts - first + 1
     frees = max(first, head.attempts + 1 - limits.executions_per_24h)  # of more than a lowered cap, the oldest don't
     cap = limits.notional_micro_usd_per_24h
@@ -54,6 +57,12 @@ def headroom(view: WalletView) -> Headroom:
         ),
         executions=Room(used, limits.executions_per_24h),
         next_slot_at_ms=slot_free_at_ms(view.attempted_at_ms(frees)) if used else None,
-        notional_micro_usd=None if cap is None else Room(head.notional_micro_usd - worth_before(view, first), cap),
+        notional_micro_usd=None if cap is None else Room(trades.total - trades.total_before(first), cap),
+        autofund_lamports=Room(
+            fundings.total - fundings.total_before(first_in_window(fundings, view.now_ms)),
+            limits.autofund_lamports_per_24h,
+        )
+        if head.fundable
+        else None,
         halts=(*view.halts(), *(halt for halt in head.halts if halt.agent_id is not None)),
     )

@@ -4,6 +4,16 @@ from executor.ledger.ahead import Ahead
 from executor.ledger.clock import Clock
 from executor.ledger.scratch import scratch
 from executor.ledger.store import Ledger
-from executor.ledger.wallet import EVERYBODY, SealedEntry, WalletTransaction, WalletView
+from executor.ledger.wallet import EVERYBODY, TREASURY, SealedEntry, WalletTransaction, WalletView
 
-__all__ = ["EVERYBODY", "Ahead", "Clock", "Ledger", "SealedEntry", "WalletTransaction", "WalletView", "scratch"]
+__all__ = [
+    "EVERYBODY",
+    "TREASURY",
+    "Ahead",
+    "Clock",
+    "Ledger",
+    "SealedEntry",
+    "WalletTransaction",
+    "WalletView",
+    "scratch",
+]

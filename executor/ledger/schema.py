@@ -79,6 +79,7 @@ entries = Table(
     Column("hash", LargeBinary, nullable=False),
     Column("key_id", Text, nullable=False),
     Column("mac", LargeBinary, nullable=False),
+    Column("funding", BigInteger),
 )
 """Every fact, in each wallet's order."""
 
@@ -92,6 +93,7 @@ def _index(name: str, *columns: Column[object], unique: bool = False) -> None:
 _index("one_entry_per_step", entries.c.execution_id, entries.c.step, unique=True)
 _index("attempt_numbered_once", entries.c.attempt, unique=True)
 _index("refusal_numbered_once", entries.c.refusal, unique=True)
+_index("funding_numbered_once", entries.c.funding, unique=True)
 _index("nonce_spent_once", entries.c.nonce, unique=True)
 _index("session_key_reserved_once", entries.c.session_pubkey, unique=True)
 _index("transaction_recorded_once", entries.c.tx_signature, unique=True)

@@ -122,6 +122,7 @@ ADVANCE_HEAD: Final = Statement(
 INSERT_ENTRY: Final = _insert(entries)
 FIND_SEQ: Final = Statement(_of_wallet.where(entries.c.seq == bindparam("seq")))
 FIND_ATTEMPT: Final = Statement(_of_wallet.where(entries.c.attempt == bindparam("attempt")))
+FIND_FUNDING: Final = Statement(_of_wallet.where(entries.c.funding == bindparam("funding")))
 FIND_REFUSAL: Final = Statement(_of_wallet.where(entries.c.refusal == bindparam("refusal")))
 FIND_NONCE: Final = Statement(_of_wallet.where(entries.c.nonce == bindparam("nonce")))
 FIND_SESSION_KEY: Final = Statement(_of_wallet.where(entries.c.session_pubkey == bindparam("session_pubkey")))
@@ -169,7 +170,10 @@ SCAN_INDEX: Final = Statement(
 SCAN_RESERVATIONS: Final = Statement(_of_wallet.where(entries.c.session_pubkey.is_not(None)).order_by(entries.c.seq))
 SCAN_DECIDED: Final = Statement(
     _of_wallet.where(
-        entries.c.agent_id == bindparam("agent_id"), entries.c.step == 0, entries.c.seq < bindparam("before")
+        entries.c.agent_id == bindparam("agent_id"),
+        entries.c.step == 0,
+        entries.c.funding.is_(None),
+        entries.c.seq < bindparam("before"),
     )
     .order_by(entries.c.seq.desc())
     .limit(COUNT_MAX)

@@ -26,7 +26,16 @@ from executor.ledger.clock import APART_MS_MAX, Clock, SystemClock
 from executor.ledger.schema import SCHEMA_VERSION
 from executor.ledger.sqlite import SqliteStore
 from executor.ledger.turns import Turns, Waiting
-from executor.ledger.wallet import EVERYBODY, Seals, WalletTransaction, WalletView, fits, for_everybody, insert_head
+from executor.ledger.wallet import (
+    EVERYBODY,
+    TREASURY,
+    Seals,
+    WalletTransaction,
+    WalletView,
+    fits,
+    for_everybody,
+    insert_head,
+)
 from executor.limits import Limits
 from executor.seal import Seal
 from permits.canonical import canonicalize
@@ -147,12 +156,19 @@ class Ledger:
         self.close()
 
     def change(
-        self, wallet: str, work: Callable[[WalletTransaction], T], *, create: bool = False, ahead: Ahead | None = None
+        self,
+        wallet: str,
+        work: Callable[[WalletTransaction], T],
+        *,
+        create: bool = False,
+        ahead: Ahead | None = None,
+        treasury: bool = False,
     ) -> T:
         """Have `work` change `wallet` under its lock; return what it returns once that is committed.
 
         `work` may be called again, after all that it did was undone: it must change nothing but the transaction.
-        `ahead` is a hint at what it will read: a database that is far sends it all at once.
+        `ahead` is a hint at what it will read: a database that is far sends it all at once. With `treasury` the work
+        gets that chain too (`transaction.treasury`), under its lock, at the same time.
 
         Raises:
             UnknownWallet: the ledger has nothing of this wallet, unless `create`.
@@ -160,14 +176,14 @@ class Ledger:
             LedgerError: the database failed; nothing was written, or, at a lost commit, all of it.
 
         """
-        (change,) = self._make([_Change(wallet, work, create=create, ahead=ahead)])
+        (change,) = self._make([_Change(wallet, work, create=create, ahead=ahead, treasury=treasury)])
         return change.result()
 
     def change_many(
         self, changes: Iterable[tuple[str, Callable[[WalletTransaction], T], Ahead | None]]
     ) -> list[T | Exception]:
         """Make many changes, each as `change` would, together where they can be; what one raises is its outcome."""
-        made = self._make([_Change(wallet, work, create=False, ahead=ahead) for wallet, work, ahead in changes])
+        made = self._make([_Change(wallet, work, ahead=ahead) for wallet, work, ahead in changes])
         return [change.outcome if change.fault is None else change.fault for change in made]
 
     def _make(self, changes: list[_Change[T]]) -> list[_Change[T]]:
@@ -198,9 +214,9 @@ class Ledger:
             yield WalletView(cursor, self._seals, head, lambda: self._trusted_time(cursor, head))
 
     def wallets(self) -> Sequence[str]:
-        """Return every wallet that the ledger has something of, and EVERYBODY."""
+        """Return every wallet that the ledger has something of, in order."""
         with told(self._store), self._store.reading() as cursor:
-            return [wallet for (wallet,) in cursor.all(sql.SCAN_WALLETS)]
+            return [wallet for (wallet,) in cursor.all(sql.SCAN_WALLETS) if wallet not in (EVERYBODY, TREASURY)]
 
     def wallets_in_doubt(self, after: str = "", count_max: int = 1_000) -> Sequence[str]:
         """Return up to `count_max` wallets beyond `after` that may have open attempts, in order."""
@@ -251,6 +267,8 @@ class Ledger:
             self._store.own_halts(cursor)
         elif not all(change.ahead for change in changes):  # who reads ahead shares them
             self._store.share_halts(cursor)
+        # INVARIANT: everybody's lock, then the treasury's, then the wallets' in their order: nobody waits in a circle.
+        treasury = self._lock(cursor, TREASURY, create=True) if any(change.treasury for change in changes) else None
         by_wallet = attrgetter("wallet")
         for _wallet, its_changes in groupby(sorted(changes, key=by_wallet), by_wallet):
             transaction: WalletTransaction | None = None
@@ -259,18 +277,21 @@ class Ledger:
                 try:
                     if change.ahead:
                         self._store.read_ahead(cursor, change.wallet, change.ahead)
-                    transaction = transaction or self._lock(cursor, change)
+                    transaction = transaction or self._lock(cursor, change.wallet, create=change.create)
+                    if treasury is not None and change.treasury:
+                        transaction.join(treasury)
                     change.make(transaction)
                 except ExecutorError as fault:
                     change.fault = fault
             if transaction is not None:
                 transaction.write_head()  # now: EVERYBODY comes first, and all others read its halts
+        if treasury is not None:
+            treasury.write_head()
 
-    def _lock(self, cursor: Cursor, change: _Change[Any]) -> WalletTransaction:
-        wallet = change.wallet
+    def _lock(self, cursor: Cursor, wallet: str, *, create: bool) -> WalletTransaction:
         head = self._head(cursor, sql.LOCK_HEAD, wallet)
         if head is None:
-            if not change.create:
+            if not create:
                 raise UnknownWallet(f"the ledger has nothing of wallet `{wallet}`")
             made = insert_head(cursor, self._seals, wallet)
             head = self._head(cursor, sql.LOCK_HEAD, wallet) or made
@@ -306,13 +327,20 @@ class _Change(Waiting, Generic[T]):
     """A change that waits for its transaction, and then its outcome."""
 
     def __init__(
-        self, wallet: str, work: Callable[[WalletTransaction], T], *, create: bool, ahead: Ahead | None
+        self,
+        wallet: str,
+        work: Callable[[WalletTransaction], T],
+        *,
+        create: bool = False,
+        ahead: Ahead | None = None,
+        treasury: bool = False,
     ) -> None:
         super().__init__()
         self.wallet = wallet
         self._work = work
         self.create = create
         self.ahead = ahead
+        self.treasury = treasury
         self.again = False
         self.fault: Exception | None = None
         self.outcome: T

@@ -21,8 +21,10 @@ __all__ = ["upgrade"]
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
 
 
-def upgrade(url: str | Path) -> tuple[str | None, str | None]:
-    """Upgrade the database at `url`, making the tables where there are none; no process may be using it.
+def upgrade(url: str | Path, *, to: str = "head") -> tuple[str | None, str | None]:
+    """Upgrade the database at `url` to a revision, else the newest, making the tables where there are none.
+
+    No process may be using it.
 
     Returns:
         The revision that it had, None if none, and the one that it has now.
@@ -39,7 +41,7 @@ def upgrade(url: str | Path) -> tuple[str | None, str | None]:
             config = Config()
             config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, to)
             store.program(connection)
             return before, _revision(connection)
     except CommandError as error:

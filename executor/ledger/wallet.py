@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
+from heapq import merge
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from executor.bounds import Bounds
@@ -33,6 +34,9 @@ ENTRY_TAG: Final = b"holdfire/entry/v1"
 
 EVERYBODY: Final = "*"
 """Stands for all wallets where a wallet's name would: what concerns all of them has a chain of its own."""
+
+TREASURY: Final = "$"
+"""Stands where a wallet's name would for the operator's own: the chain that counts what all users were given."""
 
 TOLD_LATELY: Final = 1_000
 """More than a wallet's entries between a commit whose answer was lost and the next try."""
@@ -182,6 +186,10 @@ class WalletView:
             raise self._misplaced()
         return at_ms
 
+    def funding(self, number: int) -> SealedEntry:
+        """Return the entry that counted the funding of this number. Raises LedgerTampered unless it is there."""
+        return self._present(sql.FIND_FUNDING, funding=number)
+
     def refusal(self, number: int) -> SealedEntry:
         """Return the recorded refusal of this number. Raises LedgerTampered unless it is there."""
         return self._present(sql.FIND_REFUSAL, refusal=number)
@@ -238,12 +246,13 @@ class WalletView:
         return [self._trusted(row, kind=Kind.AUTHORIZED, agent_id=agent_id) for row in rows]
 
     def open_attempts(self) -> list[list[SealedEntry]]:
-        """Return the steps of each attempt that has not ended, newest first: as many as the head says."""
+        """Return the steps of each attempt and funding that has not ended, newest first: as many as the head says."""
         found: list[list[SealedEntry]] = []
-        for number in range(self.head.attempts, 0, -1):
-            if len(found) == self.head.open_attempts:
-                break
-            steps = self.execution(self.attempt(number).entry.execution_id or "")
+        attempts = (self.attempt(number) for number in range(self.head.attempts, 0, -1))
+        fundings = (self.funding(number) for number in range(self.head.fundings, 0, -1))
+        newest_first = merge(attempts, fundings, key=lambda authorized: authorized.entry.seq, reverse=True)
+        while len(found) < self.head.open_attempts and (authorized := next(newest_first, None)) is not None:
+            steps = self.execution(authorized.entry.execution_id or "")
             if ATTEMPT_STEPS[AttemptState(steps[-1].entry.kind)]:
                 found.append(steps)
         if len(found) != self.head.open_attempts:
@@ -317,6 +326,8 @@ class WalletTransaction(WalletView):
 
     again = False
     """Whether the same was tried before, and may have been committed although no answer came."""
+    treasury: WalletTransaction
+    """The chain that counts what all users were given, where the change asked for it too."""
 
     def __init__(self, cursor: Cursor, seals: Seals, head: Head, now_ms: int) -> None:
         super().__init__(cursor, seals, head, lambda: now_ms)
@@ -354,10 +365,14 @@ class WalletTransaction(WalletView):
             **index_of(entry),
         )
         moved: dict[str, Any] = {"seq": entry.seq, "hash": chain_hash, **(moves or {})}
-        if entry.attempt is not None:
-            moved |= {"attempts": entry.attempt, "open_attempts": head.open_attempts + 1}
+        if kind is Kind.AUTHORIZED:
+            moved["open_attempts"] = head.open_attempts + 1
         elif kind in ENDS:
             moved["open_attempts"] = head.open_attempts - 1
+        if entry.attempt is not None:
+            moved["attempts"] = entry.attempt
+        if entry.counts_funding is not None:
+            moved["fundings"] = entry.funding
         if entry.refusal is not None:
             moved["refusals"] = entry.refusal
         self.move_head(**moved)
@@ -366,6 +381,11 @@ class WalletTransaction(WalletView):
     def move_head(self, **changes: Any) -> None:  # noqa: ANN401 - the types are those of Head's fields
         """Let the head say something else: see `Head`."""
         self.head = self.head._replace(at_ms=self.now_ms, **changes)
+
+    def join(self, treasury: WalletTransaction) -> None:
+        """Change the treasury's chain together with this one, at one time: the later of what both have seen."""
+        self.treasury = treasury
+        self.now_ms = treasury.now_ms = max(self.now_ms, treasury.now_ms)
 
     def change_limits(self, limits: Limits) -> None:
         """Hold every user to `limits` from now on: in the transaction of EVERYBODY alone. The same change nothing."""

@@ -165,7 +165,7 @@ def test_the_operator_halts_and_lifts_and_hears_what_may_still_land(desk, ask):
 
 def test_limits_are_shown_and_changed_only_when_that_is_confirmed(ask):
     status, out, _ = ask("limits")
-    assert (status, out.splitlines()[2]) == (0, "executions_per_24h=500")
+    assert (status, out.splitlines()[4]) == (0, "executions_per_24h=500")
     changes = ["limits", "set", "executions_per_24h=100", "notional_micro_usd_per_24h=5", "active_agents=20"]
     told = "executions_per_24h: 500 -> 100\nnotional_micro_usd_per_24h: none -> 5\n"
     assert ask(*changes) == (2, told, "executor: nothing was changed: add --yes to do it\n")

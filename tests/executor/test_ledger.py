@@ -14,7 +14,7 @@ from executor.decide import Refused
 from executor.entries import Kind
 from executor.errors import IllegalTransition, LedgerError, LedgerTampered
 from executor.halts import EVERYTHING, Halter
-from executor.ledger import EVERYBODY, Ledger, sqlite
+from executor.ledger import Ledger, sqlite
 from executor.ledger.store import LEDGER_TAG
 from executor.lifecycle import AgentState
 from executor.limits import Limits
@@ -97,7 +97,7 @@ def test_a_read_only_ledger_can_not_be_written(setup):
     with Ledger.open(setup.path, seal_keys=setup.seal_keys, read_only=True) as ledger:
         with pytest.raises(LedgerError, match="read-only"):
             ledger.change(setup.wallet, lambda _wallet: None)
-        assert ledger.wallets() == [EVERYBODY, setup.wallet]
+        assert ledger.wallets() == [setup.wallet]
 
 
 def test_the_seal_key_is_needed_to_open(setup):

@@ -90,6 +90,28 @@ def test_made_by_opening_it_is_what_an_upgrade_makes(where, elsewhere):
     assert made[2] == [(REVISION,)]
 
 
+def test_a_ledger_of_the_first_revision_is_refused_upgraded_and_as_if_made_anew(where, elsewhere):
+    upgrade(where, to="0001")
+    run(where, FIRST_ENTRY)
+    with pytest.raises(LedgerError, match=f"has revision 0001, but this version needs {REVISION}"):
+        Ledger.open(where, seal_keys=KEYS)
+    assert upgrade(where) == ("0001", REVISION)
+    Ledger.open(elsewhere, seal_keys=KEYS).close()
+    assert everything(where) == everything(elsewhere)
+    engine = engine_of(where)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT wallet, seq, kind, funding FROM entries")).all() == [
+            ("w", 1, "revoked", None)
+        ]
+    engine.dispose()
+
+
+FIRST_ENTRY = """
+    INSERT INTO entries (wallet, seq, at_ms, kind, content, hash, key_id, mac)
+    VALUES ('w', 1, 0, 'revoked', '', '', '1', '')
+"""
+
+
 def test_what_an_upgrade_made_is_a_ledger_once_it_is_opened(where):
     assert upgrade(where) == (None, REVISION)
     setup = Setup(where)
@@ -115,7 +137,7 @@ OTHER = {
     "older": ["UPDATE alembic_version SET version_num = '0000'"],
     "halfway, without a revision": ["DELETE FROM alembic_version"],
     "halfway, without where it stands": ["DROP TABLE alembic_version"],
-    "halfway, of two revisions": ["INSERT INTO alembic_version VALUES ('0002')"],
+    "halfway, of two revisions": ["INSERT INTO alembic_version VALUES ('0003')"],
     "halfway, without a table": ["DROP TABLE session_secrets"],
     "halfway, with a table alone": [f"DROP TABLE {name}" for name in ("entries", "heads", "ledger", "session_secrets")],
 }

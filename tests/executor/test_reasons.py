@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from executor import activation, decide
+from executor import activation, decide, funding
 from executor.activation import Standing, decide_activation
 from executor.assets import KnownAssets
 from executor.bounds import Bounds
@@ -31,11 +31,17 @@ SETTLED = {Reason.INTENT_TAKEN, Reason.EXECUTIONS_OVER_CAP, Reason.INTERVAL_TOO_
 """What `decide` can't say of an attempt that it has allowed before."""
 
 
-def checks_of(module, function):
-    """Return what each check of `function` may say, as (reason, may time cure it), in the order of the source."""
+def defined_in(module):
     tree = ast.parse(inspect.getsource(module))
     defined = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    defined |= {target.id: node.value for node in tree.body if isinstance(node, ast.Assign) for target in node.targets}
+    return defined | {
+        target.id: node.value for node in tree.body if isinstance(node, ast.Assign) for target in node.targets
+    }
+
+
+def checks_of(module, function):
+    """Return what each check of `function` may say, as (reason, may time cure it), in the order of the source."""
+    defined = defined_in(decide) | defined_in(module)
     (checks,) = (
         node.value
         for node in ast.walk(defined[function])
@@ -56,12 +62,13 @@ def said(node, defined):
 
 FIRE = checks_of(decide, "decide")
 ACTIVATION = checks_of(activation, "decide_activation")
+FUNDING = checks_of(funding, "decide_funding")
 
 
-@pytest.mark.parametrize("checks", [FIRE, ACTIVATION], ids=["decide", "decide_activation"])
+@pytest.mark.parametrize("checks", [FIRE, ACTIVATION, FUNDING], ids=["decide", "decide_activation", "decide_funding"])
 def test_the_checks_stand_in_the_order_of_precedence(checks):
     reasons = [reason for reason, _ in checks]
-    assert len(reasons) > 10
+    assert len(reasons) > 5
     assert reasons == sorted(set(reasons), key=ORDER.index)
 
 
@@ -145,11 +152,12 @@ def test_the_page_tells_of_each_reason_in_that_order():
 
 def test_the_page_says_of_each_call_what_its_checks_may_say():
     given = {call: {reason for reason in SAID if call in SAID[reason].calls.split()} for call in GENERATOR["CALLS"]}
-    fire, activation_ = dict(FIRE), dict(ACTIVATION)
+    fire, activation_, funding_ = dict(FIRE), dict(ACTIVATION), dict(FUNDING)
     assert given["fire"] == set(fire) | FAULTS | {Reason.EXECUTION_CONFLICT}
     assert given["activation"] == set(activation_) | FAULTS
-    assert given["signing"] == set(fire) - SETTLED | {Reason.AUTHORIZATION_EXPIRED}
+    assert given["funding"] == set(funding_) | FAULTS | {Reason.EXECUTION_CONFLICT}
+    assert given["signing"] == set(fire) - SETTLED | set(funding_) | {Reason.AUTHORIZATION_EXPIRED}
     assert set().union(*given.values()) == set(Reason)
     assert {reason for reason in SAID if SAID[reason].retry} == {
-        reason for reason, curable in (fire | activation_).items() if curable
+        reason for reason, curable in (fire | activation_ | funding_).items() if curable
     }

@@ -11,6 +11,7 @@ from itertools import count
 from executor.audit import check_ledger
 from executor.decide import Allowed
 from executor.errors import IllegalTransition, LedgerError, UnknownWallet
+from executor.funding import FundingRequest
 from executor.halts import Halter, Scope
 from executor.ledger import Ledger
 from tests.races.players import DEADLINE_S, SEAL_KEYS
@@ -78,6 +79,19 @@ def fire_many(player, executions):
     """Fire for many users in one call; `executions` are pairs of user and execution."""
     requests = [User(user).request(execution) for user, execution in executions]
     return lambda: player.guard.authorize_many(requests)
+
+
+def fund(player, users, funding, lamports):
+    """Ask for the same funding for each of `users`."""
+    requests = [
+        FundingRequest(wallet=User(user).wallet, agent_id=uuid(1), execution_id=uuid(funding), lamports=lamports)
+        for user in users
+    ]
+    return lambda: [player.guard.authorize_funding(request) for request in requests]
+
+
+def set_fundable(player, users):
+    return lambda: [player.guard.set_fundable(User(user).wallet, fundable=True) for user in users]
 
 
 def arrive(player, user, own, shared):

@@ -13,11 +13,11 @@ import pytest
 
 from executor.audit import check_ledger
 from executor.bounds import Bounds
-from executor.decide import Allowed
+from executor.decide import Allowed, Refused
 from executor.entries import Kind
 from executor.errors import LedgerError
 from executor.guard import Guard
-from executor.ledger import Ledger
+from executor.ledger import TREASURY, Ledger
 from executor.limits import Limits
 from executor.reasons import Reason
 from tests.races import tasks
@@ -187,6 +187,31 @@ def test_calls_for_many_users_in_opposite_orders_all_get_their_answers(arena):
             allowed = Counter(each.authorization.wallet for each in decisions if isinstance(each, Allowed))
             assert allowed == {User(user).wallet: cap for user in users}
             assert set(reasons(decisions)) == {None, Reason.EXECUTIONS_OVER_CAP}
+
+
+def test_exactly_the_lamports_of_a_user_and_of_all_are_given_however_many_ask_at_once(arena):
+    """Each player asks for each user in an order of its own; five users could use up what is there for three."""
+    limits = Limits(autofund_lamports_per_24h=400, autofund_lamports_per_24h_in_all=1_250)
+    with arena.ledger(limits) as guard:
+        users = range(100, 105)
+        for user in users:
+            arena.one(tasks.set_up, user, [1])
+        arena.one(tasks.set_fundable, users)
+
+        def order(number):
+            return [*users[number % 5 :], *users[: number % 5]]
+
+        decisions = [
+            each
+            for first in range(-(-8 // len(arena.players)))
+            for each in flat(arena.all(tasks.fund, order, lambda number, first=first: 1_000 * first + number, 100))
+        ]
+        given = Counter(each.authorization.wallet for each in decisions if not isinstance(each, Refused))
+        assert sum(given.values()) == 12
+        assert max(given.values()) <= 4
+        counted = {User(user).wallet: guard.headroom(User(user).wallet).autofund_lamports.used for user in users}
+        assert counted == {wallet: 100 * given[wallet] for wallet in counted}
+        assert [each.entry.funding for each in guard.entries(TREASURY)] == list(range(1, 13))
 
 
 # One execution

@@ -1,0 +1,18 @@
+"""Fundings: entries get a number by which one is found."""
+
+from __future__ import annotations
+
+from alembic import op
+from sqlalchemy import BigInteger, Column, text
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    """Add the column and its index."""
+    op.add_column("entries", Column("funding", BigInteger))
+    some = text("funding IS NOT NULL")
+    op.create_index(
+        "funding_numbered_once", "entries", ["wallet", "funding"], unique=True, sqlite_where=some, postgresql_where=some
+    )
