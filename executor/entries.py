@@ -58,6 +58,10 @@ class Kind(StrEnum):
     LIMITS_CHANGED = "limits-changed"
     """Everybody is held to other limits; on the chain of everybody alone."""
     REFUSED = "refused"
+    SWEEP_SIGNED = "sweep-signed"
+    """A transaction was signed that pays what an agent's session wallet holds back to the user's."""
+    KEY_DESTROYED = "key-destroyed"
+    """An agent's session key is gone: its wallet is empty."""
     FUNDING_SET = "funding-set"
     """The operator funds the wallet's agents from now on, or no longer."""
     FUNDING_COUNTED = "funding-counted"
@@ -144,6 +148,7 @@ class Entry(NamedTuple):
         )
 
 
+SIGNATURES: Final = frozenset({Kind.SIGNED, Kind.SWEEP_SIGNED})
 COUNTS_FUNDING: Final = frozenset({Kind.AUTHORIZED, Kind.FUNDING_COUNTED})
 OPTIONAL: Final = ("agentId", "agentState", "attempt", "executionId", "funding", "refusal")
 
@@ -275,7 +280,7 @@ def index_of(entry: Entry) -> dict[str, object]:
         "intent_key": intent_key,
         "nonce": nonce,
         "session_pubkey": body["sessionPubkey"] if kind is Kind.RESERVED else None,
-        "tx_signature": body["txSignature"] if kind is Kind.SIGNED else None,
+        "tx_signature": body["txSignature"] if kind in SIGNATURES else None,
         "funding": entry.counts_funding,
     }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from executor.activation import Standing, decide_activation
 from executor.caps import count_unexpired, is_expired
@@ -10,6 +11,8 @@ from executor.decide import Refused
 from executor.entries import ActiveAgent, Kind
 from executor.errors import IllegalTransition, LedgerTampered
 from executor.lifecycle import AgentState, require_agent_step
+from permits import keys
+from permits.model import UUID_PATTERN
 
 if TYPE_CHECKING:
     from executor.assets import AssetRegistry
@@ -17,7 +20,21 @@ if TYPE_CHECKING:
     from executor.ledger import SealedEntry, WalletTransaction, WalletView
     from permits import VerifiedPermit
 
-__all__ = ["Agent", "activate", "activation", "agent", "agents", "end", "fired_at_ms", "reserve", "revoke", "state"]
+__all__ = [
+    "Agent",
+    "activate",
+    "activation",
+    "agent",
+    "agents",
+    "destroy_key",
+    "end",
+    "fired_at_ms",
+    "record_sweep",
+    "require_names",
+    "reserve",
+    "revoke",
+    "state",
+]
 
 
 class Agent(NamedTuple):
@@ -28,6 +45,18 @@ class Agent(NamedTuple):
     session_pubkey: str
     bounds: Bounds | None
     """The newest that were activated; None while it is reserved."""
+
+
+def require_names(wallet: str, agent_id: str | None = None, session_pubkey: str | None = None) -> None:
+    """Raise ValueError unless the addresses are base58 of 32 bytes, and the id is a UUID as permits spell it."""
+    for address in (wallet, session_pubkey):
+        if address is not None and keys.decode_key(address) is None:
+            raise ValueError(f"`{address[:64]}` is not base58 of 32 bytes")
+    if agent_id is not None and not _is_uuid(agent_id):
+        raise ValueError(f"`{agent_id[:64]}` is not a UUID in lowercase with hyphens")
+
+
+_is_uuid: Final = re.compile(UUID_PATTERN).fullmatch
 
 
 def reserve(transaction: WalletTransaction, agent_id: str, session_pubkey: str) -> None:
@@ -81,6 +110,33 @@ def revoke(transaction: WalletTransaction, nonce: str, event_id: str) -> bool:
         return False
     transaction.append(Kind.REVOKED, None, {"nonce": nonce})
     return True
+
+
+def record_sweep(transaction: WalletTransaction, agent_id: str, signed: dict[str, Any]) -> None:
+    """Record a signed transaction that pays back to the wallet; again with the same it changes nothing."""
+    if transaction.signed(signed["txSignature"]) is not None:
+        return
+    _require_over(transaction, agent_id)
+    transaction.append(Kind.SWEEP_SIGNED, agent_id, signed)
+
+
+def destroy_key(transaction: WalletTransaction, agent_id: str) -> None:
+    """Take the session key away for ever: with it a stopped agent ends."""
+    if transaction.secret(agent_id) is None:
+        return
+    stopped = _require_over(transaction, agent_id) is AgentState.STOPPED
+    if any(steps[0].entry.agent_id == agent_id for steps in transaction.open_attempts()):
+        raise IllegalTransition(f"agent `{agent_id}` has attempts that have not ended")
+    transaction.append(Kind.KEY_DESTROYED, agent_id, {}, agent_state=AgentState.COMPLETED if stopped else None)
+    transaction.change_secret(agent_id, None)
+
+
+def _require_over(transaction: WalletTransaction, agent_id: str) -> AgentState:
+    """Return the agent's state if it is one after which its key only pays back."""
+    now = state(transaction, agent_id)
+    if now is AgentState.STOPPED or now is AgentState.COMPLETED:
+        return now
+    raise IllegalTransition(f"agent `{agent_id}` is {now or 'unknown'}: only what was stopped or completed is swept")
 
 
 def agent(view: WalletView, agent_id: str) -> Agent | None:

@@ -112,6 +112,29 @@ class AsyncGuard:
         """End an agent for ever."""
         return await self._call(self.guard.complete, wallet, agent_id, reason)
 
+    async def record_sweep(
+        self,
+        wallet: str,
+        agent_id: str,
+        *,
+        tx_signature: str,
+        transaction_bytes: bytes,
+        last_valid_block_height: int,
+    ) -> None:
+        """Record a signed transaction that pays the wallet back."""
+        await self._call(
+            self.guard.record_sweep,
+            wallet,
+            agent_id,
+            tx_signature=tx_signature,
+            transaction_bytes=transaction_bytes,
+            last_valid_block_height=last_valid_block_height,
+        )
+
+    async def destroy_session_key(self, wallet: str, agent_id: str) -> None:
+        """Take the agent's session key away for ever."""
+        await self._call(self.guard.destroy_session_key, wallet, agent_id)
+
     async def arm_trigger(self, wallet: str, agent_id: str, condition: str) -> None:
         """Tell the user that the agent waits for `condition`."""
         await self._call(self.guard.arm_trigger, wallet, agent_id, condition)

@@ -16,6 +16,8 @@ What entries hold, by kind:
 | next-run-set | nextRunAt, if there will be one |
 | halted, lifted | halt |
 | limits-changed | old, new |
+| sweep-signed | txSignature, transaction (hex), lastValidBlockHeight |
+| key-destroyed | |
 | funding-set | fundable |
 | funding-counted | wallet, executionId, lamports, lamportsBefore: on the treasury's chain |
 | authorized, refused | evidence, decision; authorized also claimHash and worthBefore, refused also reason |
@@ -146,11 +148,7 @@ class Guard:
             LedgerError: as `Ledger.change`.
 
         """
-        for address in (wallet, session_pubkey):
-            if keys.decode_key(address) is None:
-                raise ValueError(f"`{address[:64]}` is not base58 of 32 bytes")
-        if not _is_uuid(agent_id):
-            raise ValueError(f"`{agent_id[:64]}` is not a UUID in lowercase with hyphens")
+        agents.require_names(wallet, agent_id, session_pubkey)
         self.ledger.change(wallet, lambda wallet: agents.reserve(wallet, agent_id, session_pubkey), create=True)
 
     def activate(self, signed: SignedPermit | bytes) -> Bounds | Refused:
@@ -209,6 +207,38 @@ class Guard:
     def complete(self, wallet: str, agent_id: str, reason: str) -> Sequence[str]:
         """End an agent for ever, for the executor's `reason`. Returns and raises as `stop` does."""
         return self._end(wallet, agent_id, Kind.COMPLETED, reason)
+
+    def record_sweep(
+        self,
+        wallet: str,
+        agent_id: str,
+        *,
+        tx_signature: str,
+        transaction_bytes: bytes,
+        last_valid_block_height: int,
+    ) -> None:
+        """Record, before it leaves the process, a signed transaction that pays the wallet back. No halt forbids that.
+
+        Raises:
+            IllegalTransition: the agent is neither stopped nor completed.
+            LedgerError: nothing may be sent.
+
+        """
+        signed = _signed(tx_signature, transaction_bytes, last_valid_block_height)
+        self.ledger.change(wallet, lambda wallet: agents.record_sweep(wallet, agent_id, signed))
+
+    def destroy_session_key(self, wallet: str, agent_id: str) -> None:
+        """Take the agent's session key away for ever; a stopped agent is completed by that. Once done, no more happens.
+
+        The caller has seen, at finalized commitment, that the session wallet is empty, and that no sweep of it can
+        land any more.
+
+        Raises:
+            IllegalTransition: the agent is neither stopped nor completed, or has attempts that have not ended.
+            LedgerError: as `Ledger.change`.
+
+        """
+        self.ledger.change(wallet, lambda wallet: agents.destroy_key(wallet, agent_id))
 
     def arm_trigger(self, wallet: str, agent_id: str, condition: str) -> None:
         """Tell the user that the agent now waits for `condition`. Raises as `stop` does."""
@@ -285,8 +315,7 @@ class Guard:
             LedgerError: as `Ledger.change`.
 
         """
-        if keys.decode_key(wallet) is None:
-            raise ValueError(f"`{wallet[:64]}` is not base58 of 32 bytes")
+        agents.require_names(wallet)
         return self.ledger.change(wallet, lambda wallet: fundings.set_fundable(wallet, fundable=fundable), create=True)
 
     def authorize_funding(self, request: FundingRequest) -> FundingDecision:
@@ -377,11 +406,7 @@ class Guard:
             LedgerError: nothing may be sent.
 
         """
-        signed = {
-            "txSignature": tx_signature,
-            "transaction": transaction_bytes.hex(),
-            "lastValidBlockHeight": last_valid_block_height,
-        }
+        signed = _signed(tx_signature, transaction_bytes, last_valid_block_height)
         if isinstance(authorization, FundingAuthorization):
             return self.ledger.change(
                 authorization.wallet,
@@ -544,6 +569,14 @@ class Guard:
 
     def _new_id(self) -> str:
         return str(UUID(bytes=self._random_bytes(16), version=4))
+
+
+def _signed(tx_signature: str, transaction_bytes: bytes, last_valid_block_height: int) -> dict[str, Any]:
+    return {
+        "lastValidBlockHeight": last_valid_block_height,
+        "transaction": transaction_bytes.hex(),
+        "txSignature": tx_signature,
+    }
 
 
 def _ahead(fire: FireRequest | Authorization) -> Ahead:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import BigInteger, bindparam, extract, func, insert, literal_column, select, update
+from sqlalchemy import BigInteger, bindparam, delete, extract, func, insert, literal_column, select, update
 from sqlalchemy import Table as SqlTable
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
@@ -125,6 +125,7 @@ FIND_ATTEMPT: Final = Statement(_of_wallet.where(entries.c.attempt == bindparam(
 FIND_FUNDING: Final = Statement(_of_wallet.where(entries.c.funding == bindparam("funding")))
 FIND_REFUSAL: Final = Statement(_of_wallet.where(entries.c.refusal == bindparam("refusal")))
 FIND_NONCE: Final = Statement(_of_wallet.where(entries.c.nonce == bindparam("nonce")))
+FIND_SIGNATURE: Final = Statement(_of_wallet.where(entries.c.tx_signature == bindparam("tx_signature")))
 FIND_SESSION_KEY: Final = Statement(_of_wallet.where(entries.c.session_pubkey == bindparam("session_pubkey")))
 FIND_EXECUTION: Final = Statement(
     _of_wallet.where(entries.c.execution_id == bindparam("execution_id"), entries.c.step.is_not(None)).order_by(
@@ -193,8 +194,12 @@ READ_TIME: Final = Statement(select(extract("epoch", func.clock_timestamp()) * 1
 """PostgreSQL's own clock, as it stands when this statement runs."""
 
 INSERT_SECRET: Final = _insert(session_secrets)
-READ_SECRET: Final = Statement(
-    select(session_secrets.c.box).where(
-        session_secrets.c.wallet == bindparam("wallet"), session_secrets.c.agent_id == bindparam("agent_id")
-    )
+_secret = (session_secrets.c.wallet == bindparam("of_wallet"), session_secrets.c.agent_id == bindparam("of_agent"))
+READ_SECRET: Final = Statement(select(session_secrets.c.box).where(*_secret))
+CHANGE_SECRET: Final = Statement(update(session_secrets).where(*_secret).values(box=bindparam("box")))
+DELETE_SECRET: Final = Statement(delete(session_secrets).where(*_secret))
+SCAN_SECRETS: Final = Statement(
+    select(session_secrets.c.agent_id)
+    .where(session_secrets.c.wallet == bindparam("of_wallet"))
+    .order_by(session_secrets.c.agent_id)
 )

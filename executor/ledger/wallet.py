@@ -226,6 +226,16 @@ class WalletView:
         row = self._cursor.one(sql.FIND_LAST_FIRE, wallet=self.head.wallet, agent_id=agent_id)
         return None if row is None else self._trusted(row, kind=Kind.AUTHORIZED, agent_id=agent_id)
 
+    def signed(self, tx_signature: str) -> SealedEntry | None:
+        """Return the entry that recorded the transaction signature; None if this wallet's chain has none."""
+        row = self._cursor.one(sql.FIND_SIGNATURE, wallet=self.head.wallet, tx_signature=tx_signature)
+        if row is None:
+            return None
+        signed = self._trusted(row)
+        if signed.entry.body.get("txSignature") != tx_signature:
+            raise self._misplaced()
+        return signed
+
     def reservation(self, session_pubkey: str) -> SealedEntry | None:
         """Return the entry that reserved the session key; None if this wallet never did."""
         row = self._cursor.one(sql.FIND_SESSION_KEY, wallet=self.head.wallet, session_pubkey=session_pubkey)
@@ -280,8 +290,12 @@ class WalletView:
 
     def secret(self, agent_id: str) -> bytes | None:
         """Return the box that lies beside the chain for the agent's session key, as storage has it; None: none."""
-        row = self._cursor.one(sql.READ_SECRET, wallet=self.head.wallet, agent_id=agent_id)
+        row = self._cursor.one(sql.READ_SECRET, of_wallet=self.head.wallet, of_agent=agent_id)
         return None if row is None else row[0]
+
+    def secrets(self) -> list[str]:
+        """Return the ids of the agents for whose session keys there is such a box."""
+        return [agent_id for (agent_id,) in self._cursor.all(sql.SCAN_SECRETS, of_wallet=self.head.wallet)]
 
     def head_index(self) -> tuple[object, ...] | None:
         """Return the head's sequence number and open attempts as storage has them beside it: for the audit."""
@@ -399,6 +413,14 @@ class WalletTransaction(WalletView):
     def keep_secret(self, agent_id: str, box: bytes) -> None:
         """Lay the box with the agent's session key beside the chain."""
         self._cursor.send(sql.INSERT_SECRET, wallet=self.head.wallet, agent_id=agent_id, box=box)
+
+    def change_secret(self, agent_id: str, box: bytes | None) -> None:
+        """Lay another box in the place of that one; with None, take it away for ever."""
+        place = {"of_wallet": self.head.wallet, "of_agent": agent_id}
+        if box is None:
+            self._cursor.send(sql.DELETE_SECRET, **place)
+        else:
+            self._cursor.send(sql.CHANGE_SECRET, **place, box=box)
 
     def set_active(self, agent_id: str, agent: ActiveAgent | None) -> None:
         """Let the agent fire under `agent`, or, with None, no longer."""

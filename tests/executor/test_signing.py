@@ -362,6 +362,5 @@ def test_a_key_is_used_at_one_place_only():
         ("gate.py", "self._vault.sign"),
         ("local.py", "self._maker.sign_message"),  # the market maker's own key
         ("vault.py", "SigningKey"),
-        ("vault.py", "SigningKey"),
         ("vault.py", "key.sign"),
     ]

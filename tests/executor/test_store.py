@@ -53,7 +53,8 @@ def test_a_password_is_not_told():
 
 def test_an_sqlite_url_is_a_path(tmp_path):
     with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}", seal_keys=KEYS) as ledger:
-        assert ledger.wallets() == ["*"]
+        assert ledger.limits == Limits()
+        assert ledger.wallets() == []
 
 
 @pytest.mark.parametrize("setting", ["synchronous_commit = off", "default_transaction_read_only = on"])
