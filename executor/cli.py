@@ -125,6 +125,11 @@ def _parser() -> argparse.ArgumentParser:
     changing.set_defaults(run=_set_limits)
     _add_traces(commands)
 
+    tracing = commands.add_parser("trace", help="from a transaction back to the permit that allowed it")
+    tracing.add_argument("signature", metavar="TXSIGNATURE", help="as the chain names the transaction, base58")
+    _add_ledger(tracing)
+    tracing.set_defaults(run=_trace)
+
     database = commands.add_parser("db", help="look after a ledger").add_subparsers(required=True, metavar="COMMAND")
     check = database.add_parser("check", help="check every seal, chain and decision; the ledger may be in use")
     check.add_argument("db", type=_database, metavar="LEDGER", help=LEDGER_HELP)
@@ -344,6 +349,19 @@ DIGITS_MAX: Final = 16
 
 def _shown(value: int | None) -> str:
     return "none" if value is None else str(value)
+
+
+def _trace(arguments: argparse.Namespace) -> int:
+    from executor.trace import lines_of, trace  # noqa: PLC0415 - it needs an extra that the other commands don't
+
+    with _ledger(arguments) as ledger:
+        found = trace(ledger, arguments.signature)
+    if found is None:
+        print("the ledger knows nothing of this transaction")
+        return 1
+    for line in lines_of(found):
+        print(line)
+    return 1 if found.findings else 0
 
 
 def _replay(arguments: argparse.Namespace) -> int:

@@ -40,7 +40,9 @@ CORE_FORBIDDEN = {"asyncio", "os", "pathlib", "random", "secrets", "socket", "sq
 """Of the standard library: what reads the world, or changes it."""
 
 EXTRAS = {"alembic", "psycopg", "rich", "solders", "starlette", "uvicorn"}
-NEEDS_EXTRAS = tuple(f"executor.{name}" for name in ("demo", "execution", "rails", "service", "signing", "solana"))
+NEEDS_EXTRAS = tuple(
+    f"executor.{name}" for name in ("demo", "execution", "rails", "service", "signing", "solana", "trace")
+)
 NEEDS_EXTRAS += ("executor.ledger.migrations", "executor.ledger.upgrade")
 
 

@@ -99,6 +99,8 @@ _index("session_key_reserved_once", entries.c.session_pubkey, unique=True)
 _index("transaction_recorded_once", entries.c.tx_signature, unique=True)
 _index("agent_history", entries.c.agent_id, entries.c.seq, entries.c.agent_state)
 _index("intent_history", entries.c.agent_id, entries.c.intent_key)
+_some_signed = entries.c.tx_signature.is_not(None)
+Index("wallets_of_transactions", entries.c.tx_signature, sqlite_where=_some_signed, postgresql_where=_some_signed)
 _first = entries.c.step == 0
 Index(
     "agent_decisions",

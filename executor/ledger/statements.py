@@ -126,6 +126,9 @@ FIND_FUNDING: Final = Statement(_of_wallet.where(entries.c.funding == bindparam(
 FIND_REFUSAL: Final = Statement(_of_wallet.where(entries.c.refusal == bindparam("refusal")))
 FIND_NONCE: Final = Statement(_of_wallet.where(entries.c.nonce == bindparam("nonce")))
 FIND_SIGNATURE: Final = Statement(_of_wallet.where(entries.c.tx_signature == bindparam("tx_signature")))
+FIND_WALLET_OF_SIGNATURE: Final = Statement(
+    select(entries.c.wallet).where(entries.c.tx_signature == bindparam("tx_signature")).limit(1)
+)
 FIND_SESSION_KEY: Final = Statement(_of_wallet.where(entries.c.session_pubkey == bindparam("session_pubkey")))
 FIND_EXECUTION: Final = Statement(
     _of_wallet.where(entries.c.execution_id == bindparam("execution_id"), entries.c.step.is_not(None)).order_by(

@@ -223,6 +223,12 @@ class Ledger:
         with told(self._store), self._store.reading() as cursor:
             return [wallet for (wallet,) in cursor.all(sql.SCAN_OPEN, after=after, count_max=count_max)]
 
+    def wallet_of_signature(self, tx_signature: str) -> str | None:
+        """Return the wallet that has this transaction signature on file: a hint where to look, not to be trusted."""
+        with told(self._store), self._store.reading() as cursor:
+            row = cursor.one(sql.FIND_WALLET_OF_SIGNATURE, tx_signature=tx_signature)
+        return None if row is None else str(row[0])
+
     def head_seqs(self, wallets: Collection[str]) -> dict[str, int]:
         """Return how far each of `wallets` has come, where that is a number: a hint to look, not to be trusted."""
         with told(self._store), self._store.reading() as cursor:
