@@ -50,19 +50,19 @@ class AnsweredCursor(Cursor):
         asked = {"halts_lock": HALTS_LOCK, "wallet": wallet, "everybody": EVERYBODY, **ahead._asdict()}
         self._answers = _answers(wallet, ahead, super().all(LOCK_AND_READ, **asked))
 
-    def send(self, statement: Statement, **values: object) -> None:
+    def send(self, statement: Statement, /, **values: object) -> None:
         """Run a statement whose answer nobody waits for; what was answered before no longer counts."""
         self._answers = {}
         super().send(statement, **values)
 
-    def one(self, statement: Statement, **values: object) -> Row | None:
+    def one(self, statement: Statement, /, **values: object) -> Row | None:
         """Return the first row; None if there is none."""
         answered = self._answers.get((statement, *values.values()))
         if answered is None:
             return super().one(statement, **values)
         return answered[0] if answered else None
 
-    def all(self, statement: Statement, **values: object) -> list[Row]:
+    def all(self, statement: Statement, /, **values: object) -> list[Row]:
         """Return every row."""
         answered = self._answers.get((statement, *values.values()))
         return super().all(statement, **values) if answered is None else answered

@@ -5,6 +5,7 @@ What a statement returns is not yet trusted: see `executor.ledger.wallet`.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, bindparam, delete, extract, func, insert, literal_column, select, update
@@ -14,6 +15,8 @@ from sqlalchemy.dialects.postgresql import insert as insert_or
 from executor.ledger.schema import entries, heads, ledger, session_secrets
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from sqlalchemy import Dialect
     from sqlalchemy.engine.interfaces import DBAPICursor
     from sqlalchemy.sql.base import Executable
@@ -36,7 +39,8 @@ class Statement:
         if compiled is None:
             core = self._core.compile(dialect=dialect)  # type: ignore[attr-defined]
             constants = {name: value for name, value in core.params.items() if value is not None}
-            compiled = self._compiled[dialect.name] = Compiled(str(core), core.positiontup or [], constants)
+            names = core.positiontup or []
+            compiled = self._compiled[dialect.name] = Compiled(str(core), names, constants, _in_places(names))
         return compiled
 
 
@@ -48,6 +52,14 @@ class Compiled(NamedTuple):
     """The parameters in their places."""
     constants: dict[str, object]
     """The values of those that the statement itself gives."""
+    in_places: Callable[[dict[str, Any]], Sequence[Any]]
+    """Puts values by name into their places."""
+
+
+def _in_places(names: list[str]) -> Callable[[dict[str, Any]], Sequence[Any]]:
+    if len(names) > 1:
+        return itemgetter(*names)  # a third of a comprehension's time
+    return lambda values: [values[name] for name in names]
 
 
 class Cursor:
@@ -59,24 +71,25 @@ class Cursor:
         self._cursor = cursor
         self._dialect = dialect
 
-    def send(self, statement: Statement, **values: object) -> None:
+    def send(self, statement: Statement, /, **values: object) -> None:
         """Run a statement whose answer nobody waits for; if it fails, the transaction does."""
         self._execute(statement, values)
 
-    def one(self, statement: Statement, **values: object) -> Row | None:
+    def one(self, statement: Statement, /, **values: object) -> Row | None:
         """Return the first row; None if there is none."""
         self._execute(statement, values)
         return self._cursor.fetchone()
 
-    def all(self, statement: Statement, **values: object) -> list[Row]:
+    def all(self, statement: Statement, /, **values: object) -> list[Row]:
         """Return every row."""
         self._execute(statement, values)
         return list(self._cursor.fetchall())
 
     def _execute(self, statement: Statement, values: dict[str, Any]) -> None:
-        text, names, constants = statement.compiled(self._dialect)
-        values |= constants
-        self._cursor.execute(text, [values[name] for name in names])
+        text, _names, constants, in_places = statement.compiled(self._dialect)
+        if constants:
+            values |= constants
+        self._cursor.execute(text, in_places(values))
 
 
 def _insert(table: SqlTable) -> Statement:

@@ -164,8 +164,9 @@ class WalletView:
     def halts(self, agent_id: str | None = None) -> tuple[Halt, ...]:
         """Return the halts that hold the wallet's agent: those of everything, of the wallet, and its own."""
         everything = self._for_everybody.halts
-        own = (halt for halt in self.head.halts if halt.agent_id in (None, agent_id))
-        return everything if self.head.wallet == EVERYBODY else (*everything, *own)
+        if not self.head.halts or self.head.wallet == EVERYBODY:
+            return everything
+        return (*everything, *(halt for halt in self.head.halts if halt.agent_id in (None, agent_id)))
 
     def entry(self, seq: int) -> SealedEntry:
         """Return the entry at `seq`. Raises LedgerTampered unless it is there, as its head says it must be."""

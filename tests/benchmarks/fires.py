@@ -85,7 +85,7 @@ def recorded(guard, requests):
     ran, execute = [], Cursor._execute
 
     def record(cursor, statement, values):
-        text, names, constants = statement.compiled(cursor._dialect)
+        text, names, constants, _ = statement.compiled(cursor._dialect)
         ran[-1].append((text, [(values | constants)[name] for name in names]))
         execute(cursor, statement, values)
 

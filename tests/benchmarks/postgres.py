@@ -103,7 +103,7 @@ def record(guard, share, fires):
     ran, execute = [], Cursor._execute
 
     def recording(cursor, statement, values):
-        text, names, constants = statement.compiled(cursor._dialect)
+        text, names, constants, _ = statement.compiled(cursor._dialect)
         ran[-1].append((text, [(values | constants)[name] for name in names]))
         execute(cursor, statement, values)
 
