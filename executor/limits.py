@@ -7,6 +7,7 @@ API ("Caps that bound everything"), where it gives any.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, Final
 
 from pydantic import Field
@@ -49,7 +50,11 @@ class Limits(Value):
     """What one user's attempts of any 24 hours may be worth together, inclusive, in 1e-6 USD; None: no such limit."""
 
     def to_json_object(self) -> dict[str, Any]:
-        """Return its JSON form, written out since every fire stores it."""
+        """Return its JSON form, copied since every fire stores it."""
+        return self._json_object.copy()
+
+    @cached_property
+    def _json_object(self) -> dict[str, Any]:
         members = {
             "activeAgents": self.active_agents,
             "authorizationTtlS": self.authorization_ttl_s,

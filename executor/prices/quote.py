@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import ROUND_CEILING, Decimal
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, Self
 
 from pydantic import Field
@@ -51,7 +52,11 @@ class Quote(Value):
         return cls(mint=mint, price_pico_usd=pico, at_ms=at_ms, max_age_ms=max_age_ms, source=source)
 
     def to_json_object(self) -> dict[str, Any]:
-        """Return its JSON form, written out since every fire stores some."""
+        """Return its JSON form, copied since every fire stores some."""
+        return self._json_object.copy()
+
+    @cached_property
+    def _json_object(self) -> dict[str, Any]:
         return {
             "atMs": self.at_ms,
             "maxAgeMs": self.max_age_ms,
