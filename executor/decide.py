@@ -66,17 +66,18 @@ class Usage(NamedTuple):
 
     def to_json_object(self) -> dict[str, Any]:
         """Return its JSON form, as entries hold it."""
-        return _without_none(
-            activeAgents=self.active_agents,
-            agentState=self.agent_state.value,
-            attempt=self.attempt,
-            firedAtMs=self.fired_at_ms,
-            halts=[halt.to_json_object() for halt in self.halts] or None,
-            intentHeldBy=self.intent_held_by,
-            windowAttemptAtMs=self.window_attempt_at_ms,
-            windowMicroUsd=None if self.window_micro_usd is None else str(self.window_micro_usd),
-            windowRoomAtMs=self.window_room_at_ms,
-        )
+        members = {
+            "activeAgents": self.active_agents,
+            "agentState": self.agent_state._value_,
+            "attempt": self.attempt,
+            "firedAtMs": self.fired_at_ms,
+            "halts": [halt.to_json_object() for halt in self.halts] if self.halts else None,
+            "intentHeldBy": self.intent_held_by,
+            "windowAttemptAtMs": self.window_attempt_at_ms,
+            "windowMicroUsd": None if self.window_micro_usd is None else str(self.window_micro_usd),
+            "windowRoomAtMs": self.window_room_at_ms,
+        }
+        return {name: member for name, member in members.items() if member is not None}
 
     @classmethod
     def from_json_object(cls, value: dict[str, Any]) -> Usage:
@@ -254,9 +255,14 @@ def _legs(request: FireRequest, bounds: Bounds, quotes: Sequence[Quote], now_ms:
 
 def _leg(name: str, amount: int, bounds: Bounds, quotes: Sequence[Quote], now_ms: int) -> _Leg:
     asset = bounds.whitelist.get(name)
-    known = [quote for quote in quotes if quote.mint == asset.mint] if asset else []
-    fresh = [quote.price_pico_usd for quote in known if quote.is_fresh(now_ms, CLOCK_SKEW_MS)]
-    return _Leg(name, amount, asset, bool(known), fresh)
+    mint = asset.mint if asset else None
+    known, fresh = False, []
+    for quote in quotes:
+        if quote.mint == mint:
+            known = True
+            if quote.is_fresh(now_ms, CLOCK_SKEW_MS):
+                fresh.append(quote.price_pico_usd)
+    return _Leg(name, amount, asset, known, fresh)
 
 
 def _value_micro_usd(sell: _Leg, buy: _Leg) -> int | None:
@@ -297,7 +303,7 @@ INACTIVE = {
 
 
 def _agent_active(state: AgentState) -> Check | None:
-    if state in {AgentState.ACTIVE, AgentState.RESERVED}:
+    if state is AgentState.ACTIVE or state is AgentState.RESERVED:
         return None
     return Check(reason=INACTIVE[state], limit=AgentState.ACTIVE, actual=state)
 
@@ -310,7 +316,7 @@ def _permit_unexpired(bounds: Bounds, now_ms: int) -> Check | None:
 
 def _permit_outlasts_transaction(bounds: Bounds, limits: Limits, now_ms: int) -> Check | None:
     latest_ms = now_ms + limits.expiry_margin_s * 1000
-    if is_expired(bounds.expires_at_ms, now_ms) or not is_expired(bounds.expires_at_ms, latest_ms):
+    if not is_expired(bounds.expires_at_ms, latest_ms) or is_expired(bounds.expires_at_ms, now_ms):
         return None
     return Check(reason=Reason.PERMIT_EXPIRING, limit=bounds.terms.expires_at, actual=timestamp(latest_ms))
 
