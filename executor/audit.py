@@ -67,7 +67,7 @@ def check_ledger(ledger: Ledger) -> Report:
 
 def _check_wallet(view: WalletView, ledger: Ledger, everybody: _Everybody) -> Iterator[tuple[Entry | None, str | None]]:
     """Yield each entry with what is wrong about it, then what is wrong about the whole."""
-    summed = _Sum(hash=chain_start(ledger.epoch, view.head.wallet), limits=ledger.first_limits)
+    summed = _Sum(chain_start(ledger.id, view.head.wallet), ledger.first_limits, ledger.id)
     for sealed, index in _all(view):
         entry = sealed.entry
         if next_hash(summed.hash, sealed.content) != sealed.hash:
@@ -92,7 +92,7 @@ class _Everybody:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._summed = _Sum(hash="", limits=ledger.first_limits)
+        self._summed = _Sum("", ledger.first_limits, ledger.id)
         self._held = [self._now()]
 
     def at(self, seq: int) -> tuple[Limits, tuple[Halt, ...]] | None:
@@ -115,10 +115,14 @@ class _Sum:
     hash: str
     limits: Limits
     """Those that EVERYBODY's entries lead to."""
+    stream_epoch: str
+    """The one that EVERYBODY's entries lead to."""
     everybody: int = 0
     """The newest of EVERYBODY's entries that a decision named: none may name an older one after it."""
     limits_joined: bool = True
     """Whether each change of them was one of those before it."""
+    epochs_joined: bool = True
+    """The same of the stream's epochs."""
     seq: int = 0
     attempts: int = 0
     open_attempts: int = 0
@@ -154,6 +158,9 @@ class _Sum:
         if entry.kind is Kind.LIMITS_CHANGED:
             self.limits_joined &= self.limits == Limits.from_json_object(entry.body["old"])
             self.limits = Limits.from_json_object(entry.body["new"])
+        if entry.kind is Kind.RESTORED:
+            self.epochs_joined &= self.stream_epoch == entry.body["before"]
+            self.stream_epoch = entry.body["epoch"]
         if entry.kind in {Kind.HALTED, Kind.LIFTED}:
             halt = Halt.from_json_object(entry.body["halt"])
             self.halts.pop((halt.scope, halt.by), None)
@@ -176,6 +183,10 @@ def _head_findings(head: Head, summed: _Sum) -> Iterator[str]:
         yield "limits were changed that weren't in force"
     if head.limits != (summed.limits if head.wallet == EVERYBODY else None):
         yield "the head knows other limits than its entries"
+    if not summed.epochs_joined:
+        yield "the stream got a new epoch after one that it didn't have"
+    if head.stream_epoch != summed.stream_epoch:
+        yield "the head gives the stream another epoch than its entries"
     unexpired = {
         agent_id: entry.seq
         for agent_id, entry in summed.active.items()

@@ -38,7 +38,7 @@ from permits.canonical import parse
 from permits.model import UUID_PATTERN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["main"]
 
@@ -124,12 +124,15 @@ def _parser() -> argparse.ArgumentParser:
     changing.add_argument("--yes", action="store_true", help="do it; else it is only shown")
     changing.set_defaults(run=_set_limits)
     _add_traces(commands)
-
+    _add_db(commands)
     tracing = commands.add_parser("trace", help="from a transaction back to the permit that allowed it")
     tracing.add_argument("signature", metavar="TXSIGNATURE", help="as the chain names the transaction, base58")
     _add_ledger(tracing)
     tracing.set_defaults(run=_trace)
+    return parser
 
+
+def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     database = commands.add_parser("db", help="look after a ledger").add_subparsers(required=True, metavar="COMMAND")
     check = database.add_parser("check", help="check every seal, chain and decision; the ledger may be in use")
     check.add_argument("db", type=_database, metavar="LEDGER", help=LEDGER_HELP)
@@ -138,7 +141,10 @@ def _parser() -> argparse.ArgumentParser:
     upgrade = database.add_parser("upgrade", help="bring its tables to this version; nobody may be using it")
     upgrade.add_argument("db", type=_database, metavar="LEDGER", help=LEDGER_HELP)
     upgrade.set_defaults(run=_upgrade)
-    return parser
+    restored = database.add_parser("restored", help="it was put back: halt everything, and begin event ids anew")
+    restored.add_argument("db", type=_database, metavar="LEDGER", help=LEDGER_HELP)
+    _add_seal_key(restored)
+    restored.set_defaults(run=_restored)
 
 
 def _add_halts(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -286,10 +292,14 @@ def _halt(arguments: argparse.Namespace) -> int:
     with _ledger(arguments, writing=True) as ledger:
         guard = _guard(ledger)
         signatures: Sequence[str] = guard.halt(scope, by, halt.why)
-        print(f"halted: {halt}")
-        for signature in _signatures_in_doubt(guard) if scope == EVERYTHING else signatures:
-            print(f"may still land: {signature}")
+        _show_halt(halt, _signatures_in_doubt(guard) if scope == EVERYTHING else signatures)
     return 0
+
+
+def _show_halt(halt: Halt, may_land: Iterable[str]) -> None:
+    print(f"halted: {halt}")
+    for signature in may_land:
+        print(f"may still land: {signature}")
 
 
 def _signatures_in_doubt(guard: Guard) -> Iterator[str]:
@@ -393,6 +403,14 @@ def _upgrade(arguments: argparse.Namespace) -> int:
     _require_there(arguments.db)
     before, after = upgrade(arguments.db)
     print(f"revision {after}, as it was" if before == after else f"revision {before or 'none'} -> {after}")
+    return 0
+
+
+def _restored(arguments: argparse.Namespace) -> int:
+    with _ledger(arguments, writing=True) as ledger:
+        guard = _guard(ledger)
+        print(f"event ids begin with {guard.mark_restored()}")
+        _show_halt(guard.halts()[-1], _signatures_in_doubt(guard))
     return 0
 
 

@@ -57,6 +57,8 @@ class Kind(StrEnum):
     LIFTED = "lifted"
     LIMITS_CHANGED = "limits-changed"
     """Everybody is held to other limits; on the chain of everybody alone."""
+    RESTORED = "restored"
+    """This is a copy from before: event ids begin anew; on the chain of everybody alone."""
     REFUSED = "refused"
     SWEEP_SIGNED = "sweep-signed"
     """A transaction was signed that pays what an agent's session wallet holds back to the user's."""
@@ -165,8 +167,8 @@ class ActiveAgent(NamedTuple):
 class Head(NamedTuple):
     """The sealed top of a wallet's chain: all that a fire must trust before it reads anything else."""
 
-    epoch: str
-    """The ledger's id; a restored copy gets a new one."""
+    ledger_id: str
+    """Of the ledger that it is in; stored under the name that it had before there were two, `epoch`."""
     wallet: str
     hash: str
     """Hex of the last entry's chain hash."""
@@ -195,6 +197,13 @@ class Head(NamedTuple):
     """The number of the last authorized funding."""
     funded_lamports: int = 0
     """What all of them were together."""
+    restored_epoch: str | None = None
+    """In the head for everybody of a restored ledger: the epoch that its stream was given then, in hex."""
+
+    @property
+    def stream_epoch(self) -> str:
+        """In the head for everybody: what event ids begin with, in hex; the ledger's id until it is restored."""
+        return self.restored_epoch or self.ledger_id
 
     def canonical_bytes(self) -> bytes:
         """Return the one spelling of this head that is stored and sealed."""
@@ -202,7 +211,7 @@ class Head(NamedTuple):
             "active": {agent_id: [*self.active[agent_id]] for agent_id in sorted(self.active)},
             "atMs": self.at_ms,
             "attempts": self.attempts,
-            "epoch": self.epoch,
+            "epoch": self.ledger_id,
             **({"fundable": True} if self.fundable else {}),
             **({"fundedLamports": str(self.funded_lamports), "fundings": self.fundings} if self.fundings else {}),
             "halts": [halt.to_json_object() for halt in self.halts],
@@ -212,6 +221,7 @@ class Head(NamedTuple):
             "openAttempts": self.open_attempts,
             "refusals": self.refusals,
             "refusalsUnrecorded": self.refusals_unrecorded,
+            **({} if self.restored_epoch is None else {"restoredEpoch": self.restored_epoch}),
             "seq": self.seq,
             "wallet": self.wallet,
         }
@@ -223,7 +233,7 @@ class Head(NamedTuple):
         members = from_json(content)
         limits = members.get("limits")
         return cls(
-            epoch=members["epoch"],
+            ledger_id=members["epoch"],
             wallet=members["wallet"],
             hash=members["hash"],
             seq=members["seq"],
@@ -239,6 +249,7 @@ class Head(NamedTuple):
             fundable=members.get("fundable", False),
             fundings=members.get("fundings", 0),
             funded_lamports=int(members.get("fundedLamports", "0")),
+            restored_epoch=members.get("restoredEpoch"),
         )
 
 
@@ -288,9 +299,9 @@ def index_of(entry: Entry) -> dict[str, object]:
 STEPS: Final = {Kind(state): step for state, step in ATTEMPT_STEP.items()}
 
 
-def chain_start(epoch: str, wallet: str) -> str:
+def chain_start(ledger_id: str, wallet: str) -> str:
     """Return the hex that stands before a wallet's first entry."""
-    return sha256(CHAIN_TAG + f"{epoch}\x00{wallet}".encode()).hexdigest()
+    return sha256(CHAIN_TAG + f"{ledger_id}\x00{wallet}".encode()).hexdigest()
 
 
 def next_hash(before: str, entry: bytes) -> str:

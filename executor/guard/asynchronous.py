@@ -155,6 +155,10 @@ class AsyncGuard:
         """Return the halts in force."""
         return await self._call(self.guard.halts, wallet)
 
+    async def mark_restored(self, why: str = "restored from a backup") -> str:
+        """Say that the ledger was put back to an earlier state."""
+        return await self._call(self.guard.mark_restored, why)
+
     async def change_limits(self, limits: Limits) -> None:
         """Hold every user to `limits` from now on."""
         await self._call(self.guard.change_limits, limits)

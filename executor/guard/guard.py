@@ -20,6 +20,7 @@ What entries hold, by kind:
 | key-destroyed | |
 | funding-set | fundable |
 | funding-counted | wallet, executionId, lamports, lamportsBefore: on the treasury's chain |
+| restored | epoch, before: those of the event stream |
 | authorized, refused | evidence, decision; authorized also claimHash and worthBefore, refused also reason |
 | authorized, of a funding | evidence, decision, claimHash, lamportsBefore |
 | voided | reason, and detail; or evidence and decision, where the rules said no at signing |
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
 __all__ = ["Guard"]
 
 CLAIM_BYTES: Final = 16
+STREAM_EPOCH_BYTES: Final = 8
 
 FAULTS: Final = {LedgerTampered: Reason.LEDGER_TAMPERED, ClockUntrusted: Reason.CLOCK_UNTRUSTED}
 """Faults that are told as refusals: the caller did nothing wrong, and nothing fires."""
@@ -265,10 +267,7 @@ class Guard:
         """
 
         def work(transaction: WalletTransaction) -> Sequence[str]:
-            halt = Halt(wallet=scope.wallet, agent_id=scope.agent_id, by=by, why=why, at_ms=transaction.now_ms)
-            others = tuple(each for each in transaction.head.halts if (each.scope, each.by) != (scope, by))
-            transaction.append(Kind.HALTED, scope.agent_id, {"halt": halt.to_json_object()})
-            transaction.move_head(halts=(*others, halt))
+            _halt(transaction, scope, by, why)
             return () if scope.wallet is None else _open_signatures(transaction, scope.agent_id)
 
         return self.ledger.change(_chain_of(scope), work, create=scope.wallet is not None)
@@ -298,6 +297,32 @@ class Guard:
             with self.ledger.view(EVERYBODY) as view:
                 return view.halts()
         return self.headroom(wallet).halts
+
+    def mark_restored(self, why: str = "restored from a backup") -> str:
+        """Say that this ledger was put back to an earlier state: halt everything, and begin the ids of events anew.
+
+        Both are one change; the halt is the operator's, to be lifted once nothing that was forgotten can count or
+        land any more. Clients that come back with an id from before are told to reset.
+
+        Returns:
+            The event stream's new epoch, in hex.
+
+        Raises:
+            ValueError: `why` is empty or longer than 200 characters.
+            LedgerError: as `Ledger.change`.
+
+        """
+        epoch = self._random_bytes(STREAM_EPOCH_BYTES).hex()
+
+        def work(everybody: WalletTransaction) -> None:
+            if everybody.again and everybody.head.stream_epoch == epoch:
+                return
+            body = {"before": everybody.head.stream_epoch, "epoch": epoch}
+            everybody.append(Kind.RESTORED, None, body, {"restored_epoch": epoch})
+            _halt(everybody, EVERYTHING, Halter.OPERATOR, why)
+
+        self.ledger.change(EVERYBODY, work)
+        return epoch
 
     # Limits
 
@@ -602,6 +627,13 @@ def _chain_of(scope: Scope) -> str:
     if scope.agent_id is not None and not _is_uuid(scope.agent_id):
         raise ValueError("an agent's id is a UUID in lowercase with hyphens")
     return scope.wallet
+
+
+def _halt(transaction: WalletTransaction, scope: Scope, by: Halter, why: str) -> None:
+    halt = Halt(wallet=scope.wallet, agent_id=scope.agent_id, by=by, why=why, at_ms=transaction.now_ms)
+    others = tuple(each for each in transaction.head.halts if (each.scope, each.by) != (scope, by))
+    transaction.append(Kind.HALTED, scope.agent_id, {"halt": halt.to_json_object()})
+    transaction.move_head(halts=(*others, halt))
 
 
 def _open_signatures(view: WalletView, agent_id: str | None) -> Sequence[str]:

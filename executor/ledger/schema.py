@@ -43,8 +43,8 @@ ledger = Table(
     Column("key_id", Text, nullable=False),
     Column("mac", LargeBinary, nullable=False),
 )
-"""One row: epoch, schema version, and the limits that the ledger was made with. What holds now, the head for everybody
-says; `executions_per_24h` follows that, for the trigger that keeps the cap."""
+"""One row: the ledger's id, schema version, and the limits that it was made with. What holds now, the head for
+everybody says; `executions_per_24h` follows that, for the trigger that keeps the cap."""
 
 heads = Table(
     "heads",

@@ -49,12 +49,13 @@ if TYPE_CHECKING:
     from executor.ledger.ahead import Ahead
     from executor.ledger.postgres import PostgresStore
     from executor.ledger.statements import Cursor, Row
+    from executor.ledger.wallet import ForEverybody
     from executor.seal import SealKeys
 
 __all__ = ["Ledger"]
 
 LEDGER_TAG: Final = b"holdfire/ledger/v1"
-EPOCH_BYTES: Final = 8
+ID_BYTES: Final = 8
 
 T = TypeVar("T")
 
@@ -67,12 +68,12 @@ class Ledger:
 
     def __init__(self, store: Store, seal_keys: SealKeys, clock: Clock | None, made: Made) -> None:
         self._store = store
-        self._seals = Seals(seal_keys, made.epoch)
+        self._seals = Seals(seal_keys, made.ledger_id)
         self._host_clock = clock is None
         self._clock: Clock = clock or SystemClock()
         self._turns: Turns[_Change[Any]] = Turns(store.writers_max)
-        self.epoch: Final = made.epoch
-        """The ledger's id, in hex: no two ledgers share it, nor does a restored copy keep it."""
+        self.id: Final = made.ledger_id
+        """In hex, for good: its chains and seals begin with it. No two ledgers share it, but copies of one do."""
         self.first_limits: Final = made.limits
         """Those that it was made with."""
 
@@ -125,8 +126,15 @@ class Ledger:
     @property
     def limits(self) -> Limits:
         """What every user is held to now: read anew each time. Raises as `view` does."""
-        with told(self._store), self._store.reading() as cursor:
-            return for_everybody(cursor, self._seals).limits
+        return self._for_everybody().limits
+
+    @property
+    def stream_epoch(self) -> str:
+        """What the ids of its events begin with, in hex: its id until it is restored, then another each time.
+
+        Read anew each time. Raises as `view` does.
+        """
+        return self._for_everybody().stream_epoch
 
     def require_limits(self, limits: Limits | None) -> None:
         """Raise LedgerError if everybody is held to others than `limits`, where any are given."""
@@ -235,6 +243,10 @@ class Ledger:
             rows = {wallet: cursor.one(sql.READ_HEAD_SEQ, wallet=wallet) for wallet in wallets}
         return {wallet: row[0] for wallet, row in rows.items() if row is not None and isinstance(row[0], int)}
 
+    def _for_everybody(self) -> ForEverybody:
+        with told(self._store), self._store.reading() as cursor:
+            return for_everybody(cursor, self._seals)
+
     def _commit(self, changes: Sequence[_Change[Any]]) -> None:
         """Make `changes` in one transaction; if that fails, each in one of its own."""
         try:
@@ -308,7 +320,7 @@ class Ledger:
         if row is None:
             return None
         head = self._seals.head(row)
-        if (head.wallet, head.epoch) != (wallet, self.epoch):
+        if (head.wallet, head.ledger_id) != (wallet, self.id):
             raise LedgerTampered(f"wallet `{wallet}` has the head of another")
         return head
 
@@ -420,7 +432,7 @@ def _told_of(store: Store, error: Exception) -> Exception:
 class Made(NamedTuple):
     """What a ledger is made with, and keeps for ever."""
 
-    epoch: str
+    ledger_id: str
     limits: Limits
 
 
@@ -435,15 +447,15 @@ def _read_or_make(store: Store, keys: SealKeys, limits: Limits, random_bytes: Ca
     with store.writing() as cursor:
         store.own_halts(cursor)  # of two processes that begin at once, one makes it
         row = cursor.one(sql.READ_LEDGER)
-        return _make(cursor, keys, Made(random_bytes(EPOCH_BYTES).hex(), limits)) if row is None else _read(row, keys)
+        return _make(cursor, keys, Made(random_bytes(ID_BYTES).hex(), limits)) if row is None else _read(row, keys)
 
 
 def _make(cursor: Cursor, keys: SealKeys, made: Made) -> Made:
-    content = canonicalize({"epoch": made.epoch, "schema": SCHEMA_VERSION, "limits": made.limits.to_json_object()})
+    content = canonicalize({"epoch": made.ledger_id, "schema": SCHEMA_VERSION, "limits": made.limits.to_json_object()})
     seal = keys.seal(LEDGER_TAG, content)
     cap = made.limits.executions_per_24h
     cursor.send(sql.INSERT_LEDGER, id=1, executions_per_24h=cap, content=content, key_id=seal.key_id, mac=seal.mac)
-    insert_head(cursor, Seals(keys, made.epoch), EVERYBODY, made.limits)
+    insert_head(cursor, Seals(keys, made.ledger_id), EVERYBODY, made.limits)
     return made
 
 

@@ -64,11 +64,11 @@ class SealedEntry:
 class Seals:
     """Checks seals, and remembers what fitted: the same bytes under the same seal are what they were."""
 
-    def __init__(self, keys: SealKeys, epoch: str) -> None:
+    def __init__(self, keys: SealKeys, ledger_id: str) -> None:
         self._keys = keys
-        self._epoch_bytes = bytes.fromhex(epoch)
+        self._ledger_id_bytes = bytes.fromhex(ledger_id)
         self._read: OrderedDict[bytes, tuple[Row, Head | SealedEntry]] = OrderedDict()
-        self.epoch: Final = epoch
+        self.ledger_id: Final = ledger_id
 
     def head(self, row: Row) -> Head:
         """Return the head in `row` (content, key id, MAC, sequence number), or raise LedgerTampered."""
@@ -98,7 +98,7 @@ class Seals:
     def content(self, row: Row) -> bytes:
         """Return the canonical bytes of the entry in `row`. Raises LedgerTampered if the seal doesn't fit."""
         content, chain_hash, key_id, mac = row
-        if not fits(self._keys, Seal(key_id, mac), ENTRY_TAG, self._epoch_bytes, chain_hash, content):
+        if not fits(self._keys, Seal(key_id, mac), ENTRY_TAG, self._ledger_id_bytes, chain_hash, content):
             raise LedgerTampered("an entry doesn't fit its seal: it was changed, or the key is another")
         found: bytes = content
         return found
@@ -112,7 +112,7 @@ class Seals:
 
     def seal_entry(self, entry: bytes, chain_hash: bytes) -> Seal:
         """Return the seal to store for the entry with these canonical bytes."""
-        return self._keys.seal(ENTRY_TAG, self._epoch_bytes + chain_hash + entry)
+        return self._keys.seal(ENTRY_TAG, self._ledger_id_bytes + chain_hash + entry)
 
     def _known(self, mac: bytes, row: Row) -> Head | SealedEntry | None:
         known = self._read.get(mac)
@@ -150,6 +150,11 @@ class WalletView:
     def limits(self) -> Limits:
         """What every user is held to: the same for all of this look or change."""
         return self._for_everybody.limits
+
+    @property
+    def stream_epoch(self) -> str:
+        """What the ids of this ledger's events begin with, in hex."""
+        return self._for_everybody.stream_epoch
 
     @property
     def everybody(self) -> int:
@@ -459,6 +464,7 @@ class ForEverybody(NamedTuple):
     halts: tuple[Halt, ...]
     """Those of everything."""
     limits: Limits
+    stream_epoch: str
 
 
 def for_everybody(cursor: Cursor, seals: Seals) -> ForEverybody:
@@ -471,14 +477,16 @@ def for_everybody(cursor: Cursor, seals: Seals) -> ForEverybody:
         raise LedgerTampered("the head for everybody is gone")
     *sealed, newest = row
     head = seals.head(tuple(sealed))
-    if (head.wallet, head.epoch, head.seq) != (EVERYBODY, seals.epoch, newest or 0) or head.limits is None:
+    found, wanted = (head.wallet, head.ledger_id, head.seq), (EVERYBODY, seals.ledger_id, newest or 0)
+    if found != wanted or head.limits is None:
         raise LedgerTampered("the halts of everything and the limits are not the newest")
-    return ForEverybody(head.seq, head.halts, head.limits)
+    return ForEverybody(head.seq, head.halts, head.limits, head.stream_epoch)
 
 
 def insert_head(cursor: Cursor, seals: Seals, wallet: str, limits: Limits | None = None) -> Head:
     """Store and return the head of a wallet that has no entry yet; `limits` for EVERYBODY."""
-    head = Head(epoch=seals.epoch, wallet=wallet, hash=chain_start(seals.epoch, wallet), limits=limits)
+    start = chain_start(seals.ledger_id, wallet)
+    head = Head(ledger_id=seals.ledger_id, wallet=wallet, hash=start, limits=limits)
     content, seal = seals.seal_head(head)
     cursor.send(
         sql.INSERT_HEAD, wallet=wallet, seq=0, open_attempts=0, content=content, key_id=seal.key_id, mac=seal.mac

@@ -2,7 +2,8 @@
 
 A stream's position is a cursor into the ledger, nothing more: a slow client costs no memory, and one that comes back
 with its last event's id gets exactly what it missed. Ids are `<epoch>-<seq>`; they rise, with gaps, since not every
-entry is an event. After `: heartbeat` every 25 s the connection is known to live.
+entry is an event. A restored ledger gives its stream another epoch, so that an id from before means nothing in it.
+After `: heartbeat` every 25 s the connection is known to live.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import logging
 import re
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -50,6 +51,16 @@ HEADERS: Final = [
 ]
 
 _event_id = re.compile(r"([0-9a-f]{16})-(0|[1-9][0-9]{0,17})").fullmatch
+
+
+class Position(NamedTuple):
+    """Where a stream stands, which is what an event's id spells."""
+
+    epoch: str
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.seq}"
 
 
 class Tailer:
@@ -141,24 +152,22 @@ class AgentStream:
             await asyncio.gather(*ended, following, return_exceptions=True)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _position(self, request: Request, wallet: str) -> tuple[int, bytes]:
-        """Return the sequence number after which to tell, and the frame that says so.
+    async def _position(self, request: Request, wallet: str) -> tuple[Position, bytes]:
+        """Return the position after which to tell, and the frame that says so.
 
-        An id of this ledger resumes; one of another, after a restore, gets `reset`: reconcile, then go on from here.
+        An id of this epoch resumes; one of another, after a restore, gets `reset`: reconcile, then go on from here.
         A client without an id starts now, or, with `from=start`, at the beginning.
         """
         told = request.headers.get("last-event-id") or request.query_params.get("lastEventId")
         known = _event_id(told) if told else None
-        position, reset = await asyncio.to_thread(self._head_seq, wallet), ""
-        if known and known[1] == self._ledger.epoch and int(known[2]) <= position:
-            position = int(known[2])
-        elif told:
-            reset = "event: reset\ndata: {}\n"
-        elif request.query_params.get("from") == "start":
-            position = 0
-        return position, f"id: {self._ledger.epoch}-{position}\nretry: {RETRY_MS}\n{reset}\n".encode()
+        position = await asyncio.to_thread(self._head, wallet)
+        if known and known[1] == position.epoch and int(known[2]) <= position.seq:
+            return _opening(position._replace(seq=int(known[2])))
+        if not told and request.query_params.get("from") == "start":
+            position = position._replace(seq=0)
+        return _opening(position, RESET if told else "")
 
-    async def _follow(self, wallet: str, position: int, send: Send) -> None:
+    async def _follow(self, wallet: str, position: Position, send: Send) -> None:
         loop = asyncio.get_running_loop()
         heartbeat_at = loop.time() + HEARTBEAT_S
         while True:
@@ -168,25 +177,38 @@ class AgentStream:
                 heartbeat_at = loop.time() + HEARTBEAT_S
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(heartbeat_at):
-                    await self._tailer.moved_past(wallet, position)
+                    await self._tailer.moved_past(wallet, position.seq)
 
-    def _head_seq(self, wallet: str) -> int:
+    def _head(self, wallet: str) -> Position:
         try:
             with self._ledger.view(wallet) as view:
-                return view.head.seq
+                return Position(view.stream_epoch, view.head.seq)
         except UnknownWallet:
-            return 0
+            return Position(self._ledger.stream_epoch, 0)
 
-    def _frames(self, wallet: str, after: int) -> tuple[int, bytes]:
-        """Return the last sequence number read above `after`, and the frames of the events up to there."""
+    def _frames(self, wallet: str, after: Position) -> tuple[Position, bytes]:
+        """Return the position read up to above `after`, and the frames of the events up to there.
+
+        If the ledger was restored meanwhile, that is the head's, and the frame is a `reset`.
+        """
         try:
             with self._ledger.view(wallet) as view:
-                entries = [sealed.entry for sealed in view.after(after, ENTRIES_AT_ONCE_MAX)]
+                if view.stream_epoch != after.epoch:
+                    return _opening(Position(view.stream_epoch, view.head.seq), RESET)
+                entries = [sealed.entry for sealed in view.after(after.seq, ENTRIES_AT_ONCE_MAX)]
         except UnknownWallet:
             return after, b""
-        events = ((entry.seq, event_of(entry)) for entry in entries)
-        frames = [event.frame(f"{self._ledger.epoch}-{seq}") for seq, event in events if event is not None]
-        return entries[-1].seq if entries else after, b"".join(frames)
+        events = ((after._replace(seq=entry.seq), event_of(entry)) for entry in entries)
+        frames = [event.frame(str(position)) for position, event in events if event is not None]
+        return after._replace(seq=entries[-1].seq) if entries else after, b"".join(frames)
+
+
+RESET: Final = "event: reset\ndata: {}\n"
+
+
+def _opening(position: Position, reset: str = "") -> tuple[Position, bytes]:
+    """Return `position`, and the frame that says where the client stands from now on."""
+    return position, f"id: {position}\nretry: {RETRY_MS}\n{reset}\n".encode()
 
 
 async def _disconnected(receive: Receive) -> None:

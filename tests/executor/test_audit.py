@@ -101,6 +101,24 @@ def test_limits_that_nobody_changed(used):
     assert any("the head knows other limits than its entries" in finding for finding in findings)
 
 
+def test_an_epoch_that_no_restore_gave(used):
+    used.guard.ledger.change(EVERYBODY, lambda everybody: everybody.move_head(restored_epoch="00" * 8))
+    (finding,) = check_ledger(used.guard.ledger).findings
+    assert "gives the stream another epoch than its entries" in finding
+
+
+def test_an_epoch_in_the_head_of_a_wallet(used):
+    findings = rewrite(used, lambda entry: entry, head={"restoredEpoch": "00" * 8})
+    assert any("gives the stream another epoch than its entries" in finding for finding in findings)
+
+
+def test_a_restore_after_an_epoch_that_did_not_hold(used):
+    body, moves = {"before": "11" * 8, "epoch": "00" * 8}, {"restored_epoch": "00" * 8}
+    used.guard.ledger.change(EVERYBODY, lambda everybody: everybody.append(Kind.RESTORED, None, body, moves))
+    (finding,) = check_ledger(used.guard.ledger).findings
+    assert "got a new epoch after one that it didn't have" in finding
+
+
 def test_a_change_of_limits_that_did_not_hold(used):
     body = {"old": Limits(active_agents=21).to_json_object(), "new": Limits(active_agents=22).to_json_object()}
     moves = {"limits": Limits(active_agents=22)}

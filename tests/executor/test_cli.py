@@ -181,6 +181,40 @@ def test_a_ledger_is_checked_on_either_database(desk, capsys):
     assert capsys.readouterr().out == "entries: 2, wallets: 1, findings: 0\n"
 
 
+def test_a_restored_ledger_is_halted_and_its_events_begin_anew(desk):
+    (authorization,) = fire(desk, 1)
+    desk.sign(authorization, "one")
+    before = desk.guard.ledger.stream_epoch
+    desk.guard.close()
+
+    def run(*arguments):
+        done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stdout.splitlines(), done.stderr
+
+    status, out, err = run("db", "restored", desk.path, "--seal-key", desk.seal_key)
+    assert (status, err) == (0, "")
+    assert out[1:] == ["halted: everything, by the operator: restored from a backup", "may still land: one"]
+    desk.guard = desk.open()
+    assert out[0] == f"event ids begin with {desk.guard.ledger.stream_epoch}"
+    assert desk.guard.ledger.stream_epoch != before
+    assert desk.guard.authorize(desk.request(2)).reason == "HALTED"
+    desk.guard.close()
+    where = ["--db", desk.path, "--seal-key", desk.seal_key]
+    assert run("db", "check", desk.path, "--seal-key", desk.seal_key)[0] == 0
+    assert run("lift", "everything", *where) == (0, ["lifted"], "")
+    desk.guard = desk.open()
+    assert desk.guard.authorize(desk.request(3)).outcome == "allowed"
+    desk.guard.close()
+
+
+def test_a_ledger_that_is_not_there_was_not_restored(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.key").write_text("00" * 32)
+    assert main(["db", "restored", "nowhere.db", "--seal-key", "a.key"]) == 2
+    assert capsys.readouterr().err == "executor: there is no ledger `nowhere.db`\n"
+    assert [each.name for each in tmp_path.iterdir()] == ["a.key"]
+
+
 def test_a_keyring_is_a_seal_key_too(desk, ask):
     keys = {"1": (b"s" * 32).hex(), "2": (b"t" * 32).hex()}
     desk.seal_key.write_text(json.dumps({"current": "2", "keys": keys}))

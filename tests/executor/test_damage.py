@@ -168,6 +168,25 @@ def test_a_halt_that_somebody_lifted_in_the_database_still_holds(setup, mine):
         no_longer_opens(setup, statement)
 
 
+@pytest.mark.parametrize("where", [MINE, "wallet = '*'"], ids=["the wallet's head", "everybody's head"])
+def test_an_epoch_that_somebody_wrote_into_a_head(setup, where):
+    written = changed(setup, "heads", where, lambda document: document.update(restoredEpoch="00" * 8))
+    if where != MINE:
+        no_longer_opens(setup, written)
+        return
+    damage(setup, written)
+    assert setup.guard.authorize(setup.request(50)).reason is Reason.LEDGER_TAMPERED
+    assert check_ledger(setup.guard.ledger).findings != ()
+
+
+def test_a_restore_that_somebody_undid_in_the_database(setup):
+    connection = sqlite3.connect(setup.path)
+    older = connection.execute("SELECT seq, content, mac FROM heads WHERE wallet = '*'").fetchone()
+    connection.close()
+    setup.guard.mark_restored()
+    no_longer_opens(setup, ("UPDATE heads SET seq = ?, content = ?, mac = ? WHERE wallet = '*'", *older))
+
+
 def test_without_everybodys_head_nothing_opens(setup):
     setup.guard.halt(EVERYTHING, Halter.USER, "stop")
     no_longer_opens(setup, ("DELETE FROM heads WHERE wallet = '*'",), ("DELETE FROM entries WHERE wallet = '*'",))

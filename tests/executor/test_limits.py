@@ -216,12 +216,12 @@ def test_a_cap_in_storage_that_is_another_is_found(setup):
 
 
 def test_of_many_that_make_a_ledger_at_once_one_does(postgres_ledger):
-    together, epochs = threading.Barrier(4), []
+    together, ids = threading.Barrier(4), []
 
     def make():
         together.wait(30)
         made = Setup(postgres_ledger)
-        epochs.append(made.guard.ledger.epoch)
+        ids.append(made.guard.ledger.id)
         made.guard.close()
 
     threads = [threading.Thread(target=make) for _ in range(4)]
@@ -229,5 +229,5 @@ def test_of_many_that_make_a_ledger_at_once_one_does(postgres_ledger):
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert len(epochs) == 4
-    assert len(set(epochs)) == 1
+    assert len(ids) == 4
+    assert len(set(ids)) == 1

@@ -15,7 +15,7 @@ from executor.errors import LedgerError
 from executor.service import bind, create_app
 from executor.service.server import _Server
 from executor.service.stream import Tailer
-from tests.support import WALLET, Setup, key
+from tests.support import WALLET, Setup, key, uuid
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_it_begins_with_the_heads_id_and_tells_what_follows(setup, url):
     setup.activate()
     refuse(setup, 1)
     with stream(url) as following:
-        epoch = setup.guard.ledger.epoch
+        epoch = setup.guard.ledger.stream_epoch
         assert next(following) == {"id": f"{epoch}-3", "retry": "2000"}
         refuse(setup, 2)
         frame = next(following)
@@ -104,10 +104,45 @@ def test_coming_back_with_the_last_id_misses_and_repeats_nothing(setup, url, by_
 @pytest.mark.parametrize("foreign", ["0123456789abcdef-1", "nonsense", "{epoch}-999", "{epoch}-01", "{epoch}--1"])
 def test_an_id_of_another_ledger_is_told_to_reset(setup, url, foreign):
     setup.activate()
-    with stream(url, {"Last-Event-ID": foreign.format(epoch=setup.guard.ledger.epoch)}) as following:
+    with stream(url, {"Last-Event-ID": foreign.format(epoch=setup.guard.ledger.stream_epoch)}) as following:
         opening = next(following)
         assert opening["event"] == "reset"
-        assert opening["id"] == f"{setup.guard.ledger.epoch}-2"
+        assert opening["id"] == f"{setup.guard.ledger.stream_epoch}-2"
+
+
+def test_an_id_from_before_a_restore_is_told_to_reset(setup, url):
+    """Whatever the restored ledger reaches: its numbers mean other events."""
+    setup.activate()
+    refuse(setup, 1)
+    with stream(url) as following:
+        before = next(following)["id"]
+    setup.guard.mark_restored()
+    refuse(setup, 2, 3)
+    for headers in ({"Last-Event-ID": before}, {"Last-Event-ID": before.replace("-3", "-1")}):
+        with stream(url, headers) as following:
+            opening = next(following)
+        assert opening["event"] == "reset"
+        assert opening["id"] == f"{setup.guard.ledger.stream_epoch}-5"
+    with stream(url, {"Last-Event-ID": opening["id"].replace("-5", "-4")}) as following:
+        assert "event" not in next(following)
+        frame = next(following)
+        assert (frame["id"], told(frame)) == (opening["id"], ids(setup, 3)[0])
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["a wallet with a past", "a wallet without one"])
+def test_a_stream_that_is_open_while_its_ledger_is_restored_is_told_to_reset(setup, url, monkeypatch, known):
+    monkeypatch.setattr("executor.service.stream.HEARTBEAT_S", 0.05)
+    if known:
+        setup.activate()
+        refuse(setup, 1)
+    with stream(url) as following:
+        assert next(following)["id"] == f"{setup.guard.ledger.id}-{3 if known else 0}"
+        epoch = setup.guard.mark_restored()
+        if not known:
+            setup.guard.reserve_session_key(setup.wallet, uuid(1), key(1).wallet_address)
+        reset = next(frame for frame in following if frame.get("event"))
+        assert reset["event"] == "reset"
+        assert reset["id"].startswith(f"{epoch}-")
 
 
 def test_another_wallets_events_are_not_told(setup, url):

@@ -16,7 +16,7 @@ from executor.entries import Kind
 from executor.errors import ClockUntrusted, IllegalTransition, LedgerError
 from executor.fill import Landing
 from executor.guard import fires
-from executor.ledger import Ahead, Ledger, clock, postgres
+from executor.ledger import EVERYBODY, Ahead, Ledger, clock, postgres
 from executor.ledger import statements as sql
 from executor.ledger.ahead import LOCK_AND_READ
 from executor.ledger.clock import SystemClock
@@ -221,6 +221,14 @@ def test_an_event_whose_commit_was_not_answered_is_told_once(postgres_setup, los
     lost_answer()
     setup.guard.arm_trigger(setup.wallet, uuid(1), "SOL < 100")
     assert [event.name for _, event in setup.guard.events(setup.wallet)] == ["trigger_armed"]
+
+
+def test_a_restore_whose_commit_was_not_answered_is_told_once(postgres_setup, lost_answer):
+    lost_answer()
+    epoch = postgres_setup.guard.mark_restored()
+    assert postgres_setup.guard.ledger.stream_epoch == epoch
+    kinds = [each.entry.kind for each in postgres_setup.guard.entries(EVERYBODY)]
+    assert kinds == [Kind.RESTORED, Kind.HALTED]
 
 
 def test_changes_that_are_made_alone_after_lost_answers_know_it(postgres_setup, lost_answer):

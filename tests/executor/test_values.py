@@ -190,7 +190,7 @@ def test_a_decision_is_read_as_it_was_written(decision):
 
 def test_heads_and_entries_are_read_as_they_were_written():
     head = Head(
-        epoch="00",
+        ledger_id="00",
         wallet=key(1).wallet_address,
         seq=7,
         hash="ab",
@@ -202,8 +202,12 @@ def test_heads_and_entries_are_read_as_they_were_written():
         refusals_unrecorded=4,
         active={uuid(1): ActiveAgent(2, T0 + 1), uuid(2): ActiveAgent(3, T0 + 2, T0)},
         halts=(HALT,),
+        restored_epoch="01",
     )
     assert Head.read(head.canonical_bytes()) == head
+    from_before = head._replace(restored_epoch=None)
+    assert b"restoredEpoch" not in from_before.canonical_bytes()
+    assert Head.read(from_before.canonical_bytes()).stream_epoch == "00"
     bare = Entry(wallet="w", seq=1, kind=Kind.REVOKED, at_ms=T0, body={"nonce": "00"})
     full = Entry(
         wallet="w",

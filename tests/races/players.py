@@ -54,7 +54,7 @@ class Table:
                 self.guard = Guard.open(
                     url, seal_keys=SEAL_KEYS, prices=prices(), assets=ASSETS, limits=limits, clock=lambda: T0
                 )
-        return self.guard.ledger.epoch
+        return self.guard.ledger.id
 
     def close(self):
         with self._lock:

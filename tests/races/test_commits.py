@@ -73,8 +73,8 @@ def test_processes_that_make_a_ledger_at_the_same_moment_share_it(postgres_ledge
             faults.append(fault)
 
     run([open_one] * 2)
-    epochs = [ledger.epoch for ledger in opened]
+    ids = [ledger.id for ledger in opened]
     for ledger in opened:
         ledger.close()
     assert faults == []
-    assert epochs == [epochs[0]] * 2
+    assert ids == [ids[0]] * 2

@@ -39,10 +39,10 @@ class Arena:
     @contextmanager
     def ledger(self, limits=None):
         """Let all open a new ledger at once, yield a guard that reads it, and audit it at the end."""
-        epochs = at_once(self.players, tasks.open_ledger, self.url, limits)
+        ids = at_once(self.players, tasks.open_ledger, self.url, limits)
         try:
             with Ledger.open(self.url, seal_keys=SEAL_KEYS, clock=lambda: T0, read_only=True) as ledger:
-                assert set(epochs) == {ledger.epoch}
+                assert set(ids) == {ledger.id}
                 yield Guard(ledger, prices=prices(), assets=ASSETS)
                 assert check_ledger(ledger).findings == ()
         finally:
@@ -314,7 +314,7 @@ def test_another_process_may_read_while_all_fire_and_write_only_where_processes_
                     Ledger.open(arena.url, seal_keys=SEAL_KEYS, clock=lambda: T0)
             else:
                 with Ledger.open(arena.url, seal_keys=SEAL_KEYS, clock=lambda: T0) as another:
-                    assert another.epoch == guard.ledger.epoch
+                    assert another.id == guard.ledger.id
             assert check_ledger(guard.ledger).findings == ()
         for player in arena.players:
             player.send("enough")
