@@ -8,6 +8,7 @@ from executor.assets import Asset, AssetRegistry, KnownAssets
 from executor.audit import Report, check_ledger
 from executor.authorization import Authorization
 from executor.bounds import Bounds
+from executor.checkpoint import Compared, find_rollbacks, write_checkpoint
 from executor.decide import Allowed, Check, Refused
 from executor.errors import ExecutorError
 from executor.events import Event, event_of
@@ -33,6 +34,7 @@ __all__ = [
     "Authorization",
     "Bounds",
     "Check",
+    "Compared",
     "Event",
     "Execution",
     "ExecutorError",
@@ -55,4 +57,6 @@ __all__ = [
     "SealKeys",
     "check_ledger",
     "event_of",
+    "find_rollbacks",
+    "write_checkpoint",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from executor.bounds import Bounds
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from executor.entries import Entry, Head
-    from executor.ledger import Ledger, SealedEntry, WalletView
+    from executor.ledger import Ledger, SealedEntry, Snapshot, WalletView
 
-__all__ = ["Report", "check_ledger"]
+__all__ = ["Checked", "Report", "check_each", "check_ledger"]
 
 ENTRIES_AT_ONCE: Final = 1_000
 
@@ -46,26 +47,54 @@ class Report(NamedTuple):
 
 def check_ledger(ledger: Ledger) -> Report:
     """Check what concerns everybody, and every wallet of `ledger`; a wallet's check ends at its first broken entry."""
+    wallets = entries = 0
     findings: list[str] = []
-    count = 0
+    for checked in check_each(ledger):
+        wallets += checked.wallet not in (EVERYBODY, TREASURY)
+        entries += checked.entries
+        findings += [f"{checked.wallet}: {finding}" for finding in checked.findings]
+    return Report(wallets, entries, tuple(findings))
+
+
+class Checked(NamedTuple):
+    """What an audit saw of one wallet, or of EVERYBODY."""
+
+    wallet: str
+    head: Head | None
+    """None if there is none that can be trusted."""
+    entries: int
+    findings: tuple[str, ...]
+
+
+def check_each(ledger: Ledger | Snapshot) -> Iterator[Checked]:
+    """Check what concerns everybody, then each wallet, and tell of them one by one."""
     everybody = _Everybody(ledger)
-    wallets = ledger.wallets()
-    for wallet in (EVERYBODY, TREASURY, *wallets):
-        try:
-            with ledger.view(wallet) as view:
-                for entry, finding in _check_wallet(view, ledger, everybody):
-                    count += entry is not None
-                    if finding is not None:
-                        findings.append(f"{wallet}: {finding}")
-        except UnknownWallet as error:
-            if wallet != TREASURY:  # made by the first funding, and each funding is looked for there
-                findings.append(f"{wallet}: {error}")
-        except LedgerError as error:
-            findings.append(f"{wallet}: {error}")
-    return Report(len(wallets), count, tuple(findings))
+    for wallet in chain([EVERYBODY, TREASURY], ledger.wallets()):
+        if (checked := _check(wallet, ledger, everybody)) is not None:
+            yield checked
 
 
-def _check_wallet(view: WalletView, ledger: Ledger, everybody: _Everybody) -> Iterator[tuple[Entry | None, str | None]]:
+def _check(wallet: str, ledger: Ledger | Snapshot, everybody: _Everybody) -> Checked | None:
+    head, entries, findings = None, 0, []
+    try:
+        with ledger.view(wallet) as view:
+            head = view.head
+            for entry, finding in _check_wallet(view, ledger, everybody):
+                entries += entry is not None
+                if finding is not None:
+                    findings.append(finding)
+    except UnknownWallet as error:
+        if wallet == TREASURY:  # made by the first funding; each funding is looked for there
+            return None
+        findings.append(str(error))
+    except LedgerError as error:
+        findings.append(str(error))
+    return Checked(wallet, head, entries, tuple(findings))
+
+
+def _check_wallet(
+    view: WalletView, ledger: Ledger | Snapshot, everybody: _Everybody
+) -> Iterator[tuple[Entry | None, str | None]]:
     """Yield each entry with what is wrong about it, then what is wrong about the whole."""
     summed = _Sum(chain_start(ledger.id, view.head.wallet), ledger.first_limits, ledger.id)
     for sealed, index in _all(view):
@@ -90,7 +119,7 @@ def _check_wallet(view: WalletView, ledger: Ledger, everybody: _Everybody) -> It
 class _Everybody:
     """What everybody's chain held after each of its entries, read on as far as decisions name them."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger | Snapshot) -> None:
         self._ledger = ledger
         self._summed = _Sum("", ledger.first_limits, ledger.id)
         self._held = [self._now()]
@@ -138,6 +167,11 @@ class _Sum:
     def add(self, entry: Entry, chain_hash: str) -> None:
         """Take in the next entry."""
         self.hash, self.seq = chain_hash, entry.seq
+        self._count(entry)
+        self._move(entry)
+        self._change_rules(entry)
+
+    def _count(self, entry: Entry) -> None:
         self.refusals += entry.kind is Kind.REFUSED
         self.open_attempts -= entry.kind in ENDS
         self.open_attempts += entry.kind is Kind.AUTHORIZED
@@ -147,14 +181,18 @@ class _Sum:
         if entry.counts_funding is not None:
             self.fundings += 1
             self.funded_lamports += _funded(entry)
-        if entry.kind is Kind.FUNDING_SET:
-            self.fundable = entry.body["fundable"]
+
+    def _move(self, entry: Entry) -> None:
         if entry.kind is Kind.ACTIVATED:
             self.activations[entry.seq] = entry
         if entry.agent_state is AgentState.ACTIVE:
             self.active[entry.agent_id] = entry
         elif entry.agent_state is not None:
             self.active.pop(entry.agent_id, None)
+
+    def _change_rules(self, entry: Entry) -> None:
+        if entry.kind is Kind.FUNDING_SET:
+            self.fundable = entry.body["fundable"]
         if entry.kind is Kind.LIMITS_CHANGED:
             self.limits_joined &= self.limits == Limits.from_json_object(entry.body["old"])
             self.limits = Limits.from_json_object(entry.body["new"])
@@ -237,7 +275,7 @@ def _decision_finding(entry: Entry, summed: _Sum, everybody: _Everybody) -> str 
     return None
 
 
-def _count_finding(entry: Entry, ledger: Ledger) -> str | None:
+def _count_finding(entry: Entry, ledger: Ledger | Snapshot) -> str | None:
     """Hold a funding against its other half: a user's is counted in the treasury's chain, and nothing else is."""
     if entry.counts_funding is None:
         return None

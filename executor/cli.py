@@ -11,6 +11,7 @@ import json
 import re
 import sys
 import time
+import warnings
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,7 @@ from pydantic import ValidationError
 
 from executor.assets import KnownAssets
 from executor.audit import check_ledger
+from executor.checkpoint import find_rollbacks, write_checkpoint
 from executor.decide import Refused
 from executor.errors import ExecutorError, LedgerError, LedgerTampered
 from executor.guard import Guard
@@ -33,7 +35,7 @@ from executor.request import FireRequest
 from executor.seal import SEAL_KEY_BYTES, SealKeys
 from executor.status import show, status_of
 from executor.traces import load, replay, traces_folder
-from permits import PermitError, keys, timestamp
+from permits import LocalSigner, PermitError, SignerError, keys, timestamp
 from permits.canonical import parse
 from permits.model import UUID_PATTERN
 
@@ -137,7 +139,16 @@ def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     check = database.add_parser("check", help="check every seal, chain and decision; the ledger may be in use")
     check.add_argument("db", type=_database, metavar="LEDGER", help=LEDGER_HELP)
     _add_seal_key(check)
+    check.add_argument("--against", type=Path, metavar="FILE", help="a checkpoint: find what was put back since it")
+    check.add_argument("--auditor", type=_address, metavar="ADDRESS", help="whose word the checkpoint must be")
     check.set_defaults(run=_check)
+    checkpoint = database.add_parser(
+        "checkpoint", help="check it, and print where every chain stands, signed; keep that elsewhere"
+    )
+    checkpoint.add_argument("db", type=_database, metavar="LEDGER", help=LEDGER_HELP)
+    _add_seal_key(checkpoint)
+    checkpoint.add_argument("--key", type=Path, required=True, metavar="FILE", help="the auditor's key pair file")
+    checkpoint.set_defaults(run=_checkpoint)
     upgrade = database.add_parser("upgrade", help="bring its tables to this version; nobody may be using it")
     upgrade.add_argument("db", type=_database, metavar="LEDGER", help=LEDGER_HELP)
     upgrade.set_defaults(run=_upgrade)
@@ -206,6 +217,12 @@ def _port(text: str) -> int:
 
 def _database(text: str) -> Path | str:
     return text if "://" in text else Path(text)
+
+
+def _address(text: str) -> str:
+    if keys.decode_key(text) is None:
+        raise argparse.ArgumentTypeError(f"`{text}` is not base58 of 32 bytes")
+    return text
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -389,12 +406,50 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    against, auditor = arguments.against, arguments.auditor
+    if (against is None) != (auditor is None):
+        raise _Misuse("--against and --auditor go together: a checkpoint is the word of somebody whom you name")
     with _ledger(arguments) as ledger:
+        found = 0 if against is None else _show_rollbacks(ledger, against, auditor)
         report = check_ledger(ledger)
     for finding in report.findings:
         print(finding)
     print(f"entries: {report.entries}, wallets: {report.wallets}, findings: {len(report.findings)}")
-    return 1 if report.findings else 0
+    return 1 if report.findings or found else 0
+
+
+def _show_rollbacks(ledger: Ledger, checkpoint: Path, auditor: str) -> int:
+    """Show what was put back, and return how much."""
+    with checkpoint.open("rb") as file:
+        if not file.seekable():
+            raise _Misuse(f"`{checkpoint}` must be a file: it is read twice")
+        compared = find_rollbacks(ledger, file, auditor=auditor)
+    for finding in compared.findings:
+        print(finding)
+    print(f"against the checkpoint of {timestamp(compared.at_ms)}: findings: {len(compared.findings)}")
+    return len(compared.findings)
+
+
+def _checkpoint(arguments: argparse.Namespace) -> int:
+    auditor = _key_pair(arguments.key)
+    with _ledger(arguments) as ledger:
+        try:
+            write_checkpoint(ledger, auditor, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, "standard output") from None
+    return 0
+
+
+def _key_pair(path: Path) -> LocalSigner:
+    try:
+        with warnings.catch_warnings(record=True, action="always") as told:
+            signer = LocalSigner.from_keypair_file(path)
+    except SignerError as error:
+        raise _Misuse(str(error)) from None
+    for each in told:
+        print(f"executor: warning: {each.message}", file=sys.stderr)
+    return signer
 
 
 def _upgrade(arguments: argparse.Namespace) -> int:

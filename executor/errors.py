@@ -8,6 +8,7 @@ state doesn't allow, a transaction that isn't the authorized one. Each leaves no
     │   ├── LedgerTampered     what it holds was not written by a holder of the seal key
     │   ├── ClockUntrusted     clocks are more than 2 s apart; nothing is decided on such a clock
     │   └── UnknownWallet      the ledger has nothing of this wallet
+    ├── CheckpointRefused      a checkpoint is not one that this auditor signed of this ledger
     ├── IllegalTransition      the attempt or agent is not in a state that allows this step
     ├── TransactionRefused     a transaction is not exactly what was authorized, so it is not signed
     ├── VaultError             a session key is missing, or is not the one that was reserved
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 __all__ = [
     "ChainError",
+    "CheckpointRefused",
     "ClockUntrusted",
     "ExecutorError",
     "IllegalTransition",
@@ -47,6 +49,10 @@ class ClockUntrusted(LedgerError):
 
 class UnknownWallet(LedgerError):
     """The ledger has no head for this wallet: nothing was ever reserved for it."""
+
+
+class CheckpointRefused(ExecutorError):
+    """What was given as a checkpoint isn't whole, or isn't this auditor's word of this ledger: nothing was compared."""
 
 
 class IllegalTransition(ExecutorError):

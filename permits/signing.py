@@ -98,8 +98,9 @@ class LocalSigner:
         if others:
             warnings.warn(f"`{path}` can be read by others than its owner: chmod 600 it", stacklevel=2)
         try:
-            secret = bytes(json.loads(content))
-        except (ValueError, TypeError):
+            numbers = json.loads(content)
+            secret = bytes(numbers) if isinstance(numbers, list) else None  # of a number it makes that many zeros
+        except (ValueError, TypeError, RecursionError):
             secret = None
         return cls._from_halves(secret, f"`{path}`")
 

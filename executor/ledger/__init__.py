@@ -3,6 +3,7 @@
 from executor.ledger.ahead import Ahead
 from executor.ledger.clock import Clock
 from executor.ledger.scratch import scratch
+from executor.ledger.snapshot import Snapshot
 from executor.ledger.store import Ledger
 from executor.ledger.wallet import EVERYBODY, TREASURY, SealedEntry, WalletTransaction, WalletView
 
@@ -13,6 +14,7 @@ __all__ = [
     "Clock",
     "Ledger",
     "SealedEntry",
+    "Snapshot",
     "WalletTransaction",
     "WalletView",
     "scratch",

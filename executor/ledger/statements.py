@@ -8,7 +8,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import BigInteger, bindparam, delete, extract, func, insert, literal_column, select, update
+from sqlalchemy import BigInteger, bindparam, delete, extract, func, insert, literal_column, select, union_all, update
 from sqlalchemy import Table as SqlTable
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
@@ -196,6 +196,14 @@ SCAN_DECIDED: Final = Statement(
     .limit(COUNT_MAX)
 )
 SCAN_WALLETS: Final = Statement(select(heads.c.wallet).union(select(entries.c.wallet)).order_by("wallet"))
+_next = union_all(
+    *(
+        select(func.min(table.c.wallet).label("wallet")).where(table.c.wallet > bindparam("after"))
+        for table in (heads, entries)
+    )
+).subquery()
+NEXT_WALLET: Final = Statement(select(func.min(_next.c.wallet)))
+"""The next in the order of the keys, found without reading any other."""
 SCAN_OPEN: Final = Statement(
     select(heads.c.wallet)
     .where(heads.c.open_attempts > 0, heads.c.wallet > bindparam("after"))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import secrets
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -24,6 +25,7 @@ from executor.errors import ClockUntrusted, ExecutorError, LedgerError, LedgerTa
 from executor.ledger import statements as sql
 from executor.ledger.clock import APART_MS_MAX, Clock, SystemClock
 from executor.ledger.schema import SCHEMA_VERSION
+from executor.ledger.snapshot import Snapshot
 from executor.ledger.sqlite import SqliteStore
 from executor.ledger.turns import Turns, Waiting
 from executor.ledger.wallet import (
@@ -216,10 +218,16 @@ class Ledger:
     def view(self, wallet: str) -> Iterator[WalletView]:
         """Read `wallet` as it stands, without its lock. Raises as `change` does."""
         with told(self._store), self._store.reading() as cursor:
-            head = self._head(cursor, sql.READ_HEAD, wallet)
-            if head is None:
-                raise UnknownWallet(f"the ledger has nothing of wallet `{wallet}`")
-            yield WalletView(cursor, self._seals, head, lambda: self._trusted_time(cursor, head))
+            yield self._view(cursor, wallet)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """Read all of the ledger as it stands now, for as long as that takes. Raises LedgerError.
+
+        The database keeps what others change meanwhile apart: long looks belong on a copy or a standby.
+        """
+        with told(self._store), self._store.reading() as cursor:
+            yield Snapshot(self.id, self.first_limits, cursor, partial(self._view, cursor))
 
     def wallets(self) -> Sequence[str]:
         """Return every wallet that the ledger has something of, in order."""
@@ -242,6 +250,12 @@ class Ledger:
         with told(self._store), self._store.reading() as cursor:
             rows = {wallet: cursor.one(sql.READ_HEAD_SEQ, wallet=wallet) for wallet in wallets}
         return {wallet: row[0] for wallet, row in rows.items() if row is not None and isinstance(row[0], int)}
+
+    def _view(self, cursor: Cursor, wallet: str) -> WalletView:
+        head = self._head(cursor, sql.READ_HEAD, wallet)
+        if head is None:
+            raise UnknownWallet(f"the ledger has nothing of wallet `{wallet}`")
+        return WalletView(cursor, self._seals, head, lambda: self._trusted_time(cursor, head))
 
     def _for_everybody(self) -> ForEverybody:
         with told(self._store), self._store.reading() as cursor:

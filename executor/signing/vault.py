@@ -143,7 +143,7 @@ class SessionVault:
         raise VaultError(f"the session key of agent `{agent_id}` doesn't open: another's, or master key")
 
     def __repr__(self) -> str:
-        return f"SessionVault({self._guard.ledger.ledger_id})"  # no key in any log
+        return f"SessionVault({self._guard.ledger.id})"  # no key in any log
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a vault doesn't leave its process")

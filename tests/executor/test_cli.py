@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -205,6 +206,111 @@ def test_a_restored_ledger_is_halted_and_its_events_begin_anew(desk):
     desk.guard = desk.open()
     assert desk.guard.authorize(desk.request(3)).outcome == "allowed"
     desk.guard.close()
+
+
+@pytest.fixture
+def auditor(tmp_path):
+    """Return an auditor whose key pair lies in `auditor.json`."""
+    signer = key(500)
+    signer.write_keypair_file(tmp_path / "auditor.json")
+    return signer
+
+
+def test_a_checkpoint_is_printed_and_finds_what_was_put_back(desk, auditor, tmp_path):
+    fire(desk, 1)
+    desk.guard.close()
+
+    def run(*arguments, stdout=subprocess.PIPE):
+        done = subprocess.run(
+            [*COMMAND, "db", *arguments, "--seal-key", desk.seal_key],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    with (tmp_path / "checkpoint").open("wb") as file:
+        taken = run("checkpoint", desk.path, "--key", tmp_path / "auditor.json", stdout=file)
+    assert taken == (0, None, "")
+    (tmp_path / "auditor.json").chmod(0o644)
+    assert run("checkpoint", desk.path, "--key", tmp_path / "auditor.json")[2].count("\n") == 1
+    against = ["--against", tmp_path / "checkpoint", "--auditor", auditor.wallet_address]
+    status, out, err = run("check", desk.path, *against)
+    assert (status, err) == (0, "")
+    first, second = out.splitlines()
+    assert re.fullmatch(r"against the checkpoint of 20\S+Z: findings: 0", first)
+    assert second == "entries: 3, wallets: 1, findings: 0"
+
+    other = [*against[:3], key(501).wallet_address]
+    refused = f"the checkpoint is of auditor `{auditor.wallet_address}`, not of `{other[3]}`"
+    assert run("check", desk.path, *other) == (1, "", f"executor: {refused}\n")
+    for half in (against[:2], against[2:]):
+        status, out, err = run("check", desk.path, *half)
+        assert (status, out) == (2, "")
+        assert "--against and --auditor go together" in err
+
+    desk.guard = desk.open()
+    with desk.guard.ledger.engine.begin() as connection:
+        which = {"sqlite": "entries_refuse_delete", "postgresql": "entries_refuse_change ON entries"}
+        connection.exec_driver_sql(f"DROP TRIGGER {which[connection.dialect.name]}")
+        for table in ("entries", "heads"):
+            connection.exec_driver_sql(f"DELETE FROM {table} WHERE wallet = '{desk.wallet}'")
+    desk.guard.close()
+    status, out, err = run("check", desk.path, *against)
+    assert (status, err) == (1, "")
+    assert out.splitlines()[0] == f"{desk.wallet}: it is gone, but stood at entry 3"
+    assert out.splitlines()[-1] == "entries: 0, wallets: 0, findings: 0"
+
+
+def test_a_checkpoint_of_a_ledger_that_is_not_true_is_cut_short(sqlite_setup, auditor, tmp_path, capfdbinary):
+    sqlite_setup.now_ms = time.time_ns() // 10**6
+    sqlite_setup.activate()
+    (tmp_path / "seal.key").write_text((b"s" * 32).hex())
+    with sqlite_setup.guard.ledger.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TRIGGER entries_refuse_update")
+        connection.exec_driver_sql("UPDATE entries SET nonce = NULL")
+    where = [str(sqlite_setup.path), "--seal-key", str(tmp_path / "seal.key")]
+    assert main(["db", "checkpoint", *where, "--key", str(tmp_path / "auditor.json")]) == 1
+    out, err = capfdbinary.readouterr()
+    assert b"auditor" not in out
+    assert err.startswith(b"executor: no checkpoint is made of a ledger that isn't true")
+    (tmp_path / "checkpoint").write_bytes(out)
+    against = ["--against", str(tmp_path / "checkpoint"), "--auditor", auditor.wallet_address]
+    assert main(["db", "check", *where, *against]) == 1
+    assert b"the checkpoint is cut short" in capfdbinary.readouterr().err
+
+
+def test_a_checkpoint_that_finds_no_room_is_an_error(desk, auditor, tmp_path):
+    command = ["db", "checkpoint", desk.path, "--seal-key", desk.seal_key, "--key", tmp_path / "auditor.json"]
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - no path of ours
+        done = subprocess.run([*COMMAND, *command], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert done.returncode != 0
+    assert b"`standard output`: No space left on device" in done.stderr
+    assert auditor.wallet_address.encode() not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["checkpoint", "--key", "nowhere.json"], "`nowhere.json`: No such file"),
+        (["checkpoint", "--key", "seal.key"], "`seal.key` must hold a key pair"),
+        (["checkpoint"], "--key"),
+        (["check", "--against", "nowhere", "--auditor", USDC.mint], "`nowhere`: No such file"),
+        (["check", "--against", "/dev/stdin", "--auditor", USDC.mint], "must be a file: it is read twice"),
+        (["check", "--against", "seal.key", "--auditor", "me"], "`me` is not base58 of 32 bytes"),
+        (["check", "--against", "seal.key", "--auditor", USDC.mint], "line 1 is none of a checkpoint"),
+    ],
+)
+def test_what_makes_no_checkpoint_is_said(sqlite_setup, tmp_path, arguments, text):
+    (tmp_path / "seal.key").write_text((b"s" * 32).hex())
+    (tmp_path / "seal.key").chmod(0o600)
+    command = [*COMMAND, "db", arguments[0], str(sqlite_setup.path), *arguments[1:], "--seal-key", "seal.key"]
+    done = subprocess.run(command, input="", cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode in {1, 2}
+    assert done.stdout == ""
+    assert text in done.stderr
 
 
 def test_a_ledger_that_is_not_there_was_not_restored(tmp_path, monkeypatch, capsys):

@@ -187,6 +187,9 @@ def test_a_bad_permit_is_not_issued(tmp_path, capsys, more, status, text):
         ("7", "64 bytes"),
         ("{}", "64 bytes"),
         ("nonsense", "64 bytes"),
+        ("9" * 64, "64 bytes"),
+        ("4000000000", "64 bytes"),
+        ("[" * 4_000, "64 bytes"),
     ],
 )
 def test_a_bad_key_pair_is_named_and_never_shown(tmp_path, capsys, content, text):
