@@ -209,12 +209,9 @@ class _Sum:
 def _head_findings(head: Head, summed: _Sum) -> Iterator[str]:
     if (head.seq, head.hash) != (summed.seq, summed.hash):
         yield f"the head stands at entry {head.seq}, but the last is {summed.seq}, or another"
-    counts = ("attempts", "open_attempts", "notional_micro_usd", "refusals", "fundings", "funded_lamports")
-    for name in counts:
+    for name in ADD_UP:
         if getattr(head, name) != getattr(summed, name):
-            yield f"the head counts {getattr(head, name)} {name}, its entries {getattr(summed, name)}"
-    if head.fundable is not summed.fundable:
-        yield "the head says otherwise than its entries whether the operator funds the wallet"
+            yield f"the head says {getattr(head, name)} {name}, its entries {getattr(summed, name)}"
     if sorted(head.halts, key=str) != sorted(summed.halts.values(), key=str):
         yield "the head knows other halts than its entries"
     if not summed.limits_joined:
@@ -232,6 +229,18 @@ def _head_findings(head: Head, summed: _Sum) -> Iterator[str]:
     }
     if _firing(head) != unexpired:
         yield "the head lets other agents fire than its entries do"
+
+
+ADD_UP: Final = (
+    "attempts",
+    "open_attempts",
+    "notional_micro_usd",
+    "refusals",
+    "fundable",
+    "fundings",
+    "funded_lamports",
+)
+"""What a head must say just as its entries do."""
 
 
 def _all(view: WalletView, after: int = 0) -> Iterator[tuple[SealedEntry, dict[str, object]]]:

@@ -207,7 +207,7 @@ def test_attempts_with_a_gap(used):
         used, lambda entry: {**entry, "attempt": 3} if entry.get("attempt") == 2 else entry, head={"attempts": 3}
     )
     assert any("is attempt 3, but should be 2" in finding for finding in findings)
-    assert any("the head counts 3 attempts, its entries 2" in finding for finding in findings)
+    assert any("the head says 3 attempts, its entries 2" in finding for finding in findings)
 
 
 def test_a_chain_that_does_not_join(used):
