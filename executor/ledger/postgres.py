@@ -54,7 +54,8 @@ class PostgresStore:
     """A pool of connections to one PostgreSQL database."""
 
     writers_max: Final = CONNECTIONS_MAX // 2
-    attempts_max: Final = 5
+    attempts_max: Final = 8
+    """With the pauses between them, more than a second at most: a server that starts again is back by then."""
 
     def __init__(self, url: URL, *, read_only: bool = False) -> None:
         """Connect to `url`.
@@ -73,6 +74,7 @@ class PostgresStore:
             max_overflow=0,
             pool_pre_ping=False,
         )
+        self._dbapi: Final = self.engine.dialect.loaded_dbapi
         if not read_only:
             event.listen(self.engine, "connect", _require_safe)
 
@@ -116,8 +118,9 @@ class PostgresStore:
             with driver.pipeline():
                 yield AnsweredCursor(driver.cursor(), self.engine.dialect)
                 driver.commit()
-        except BaseException:
+        except BaseException as error:
             connection.invalidate()
+            self._reconnect_after(error)
             raise
         connection.close()
 
@@ -129,8 +132,16 @@ class PostgresStore:
             cursor = connection.cursor()
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             yield Cursor(cursor, self.engine.dialect)
+        except BaseException as error:
+            self._reconnect_after(error)
+            raise
         finally:
             connection.close()
+
+    def _reconnect_after(self, error: BaseException) -> None:
+        """Make all connections anew once one is lost: a server that went away took the others along."""
+        if isinstance(error, self._dbapi.OperationalError) and self.is_passing(error):
+            self.engine.dispose()
 
     def now_ms(self, cursor: Cursor, _process_ms: int) -> int:
         """Return the time of the database's host, as it is now and not when the transaction began."""
@@ -142,7 +153,9 @@ class PostgresStore:
     def is_passing(self, error: Exception) -> bool:
         """Tell whether the same again may work: a lost connection (no SQLSTATE, or class 08), or one of PASSING."""
         state = getattr(error, "sqlstate", None)
-        return state is None or state.startswith("08") or state in PASSING
+        if state is None:
+            return isinstance(error, self._dbapi.OperationalError)  # else the driver itself won't send it
+        return state.startswith("08") or state in PASSING
 
     def share_halts(self, cursor: Cursor) -> None:
         """Keep halts of everything from coming in between."""

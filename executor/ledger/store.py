@@ -24,6 +24,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from executor.errors import ClockUntrusted, ExecutorError, LedgerError, LedgerTampered, UnknownWallet
 from executor.ledger import statements as sql
 from executor.ledger.clock import APART_MS_MAX, Clock, SystemClock
+from executor.ledger.pause import pause
 from executor.ledger.schema import SCHEMA_VERSION
 from executor.ledger.snapshot import Snapshot
 from executor.ledger.sqlite import SqliteStore
@@ -68,8 +69,11 @@ if TYPE_CHECKING:
 class Ledger:
     """An open ledger. Use it as a context manager, or `close` it. Threads may share it."""
 
-    def __init__(self, store: Store, seal_keys: SealKeys, clock: Clock | None, made: Made) -> None:
+    def __init__(
+        self, store: Store, seal_keys: SealKeys, clock: Clock | None, made: Made, pause_after: Callable[[int], None]
+    ) -> None:
         self._store = store
+        self._pause_after = pause_after
         self._seals = Seals(seal_keys, made.ledger_id)
         self._host_clock = clock is None
         self._clock: Clock = clock or SystemClock()
@@ -89,6 +93,7 @@ class Ledger:
         clock: Clock | None = None,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
         read_only: bool = False,
+        pause_after: Callable[[int], None] = pause,
     ) -> Self:
         """Open the ledger at `url`; unless `read_only`, make it where there is none.
 
@@ -99,6 +104,7 @@ class Ledger:
             clock: None is the clock of the database's host, held against this one's; another is believed as it is.
             random_bytes: where a new ledger's id comes from.
             read_only: read beside the process that holds the file; nothing can be changed.
+            pause_after: waits before the next try, given how many have failed on the way to the database.
 
         Raises:
             LedgerError: it can't be used, another process holds it, it has another revision, or it holds other limits.
@@ -113,7 +119,7 @@ class Ledger:
                 else:
                     store.create()
                 made = _read_or_make(store, seal_keys, limits or Limits(), random_bytes)
-            ledger = cls(store, seal_keys, clock, made)
+            ledger = cls(store, seal_keys, clock, made, pause_after)
             ledger.require_limits(limits)
         except BaseException:
             store.close()
@@ -206,7 +212,7 @@ class Ledger:
             for change in changes:
                 while taken := turns.take(change):
                     try:
-                        self._commit(taken)
+                        self._commit(taken, self._store.attempts_max)
                     finally:
                         turns.end(taken)
         except BaseException:
@@ -261,16 +267,17 @@ class Ledger:
         with told(self._store), self._store.reading() as cursor:
             return for_everybody(cursor, self._seals)
 
-    def _commit(self, changes: Sequence[_Change[Any]]) -> None:
+    def _commit(self, changes: Sequence[_Change[Any]], attempts_max: int) -> None:
         """Make `changes` in one transaction; if that fails, each in one of its own."""
         try:
-            self._commit_together(changes)
+            self._commit_together(changes, attempts_max)
         except Exception as fault:  # noqa: BLE001 - told to whoever asked for the change
             if len(changes) > 1:
                 for change in changes:
                     change.fault = _interrupted()  # what the first try gave is undone, and may be nobody's answer
                 for change in changes:
-                    self._commit([change])
+                    # Whoever waited long enough for a server asks it only once more for each.
+                    self._commit([change], 1 if self._is_passing(fault) else attempts_max)
                 return
             changes[0].fault = fault.refused if isinstance(fault, _HalfDone) else _told_of(self._store, fault)
         except BaseException:
@@ -278,20 +285,24 @@ class Ledger:
                 change.fault = _interrupted()
             raise
 
-    def _commit_together(self, changes: Sequence[_Change[Any]]) -> None:
-        for attempt in range(1, self._store.attempts_max + 1):
+    def _commit_together(self, changes: Sequence[_Change[Any]], attempts_max: int) -> None:
+        for attempt in range(1, attempts_max + 1):
             try:
                 with self._store.writing() as cursor:
                     self._make_all(cursor, changes)
             except _driver(self._store).Error as error:
-                if not self._store.is_passing(error):
+                if not self._is_passing(error):
                     raise
                 for change in changes:
                     change.again = True
-                if attempt == self._store.attempts_max:
+                if attempt == attempts_max:
                     raise
+                self._pause_after(attempt)
             else:
                 return
+
+    def _is_passing(self, fault: Exception) -> bool:
+        return isinstance(fault, _driver(self._store).Error) and self._store.is_passing(fault)
 
     def _make_all(self, cursor: Cursor, changes: Sequence[_Change[Any]]) -> None:
         """Make each change, wallet by wallet in one order, so that no two transactions wait for each other."""
@@ -437,7 +448,7 @@ def _told_of(store: Store, error: Exception) -> Exception:
     cause = getattr(error, "orig", None) or error
     if isinstance(cause, _driver(store).IntegrityError):
         # Unique keys are looked up under the lock first: a clash means that a row hid from that, or a bug of ours.
-        return LedgerTampered(f"the database refuses what its rows allow: {cause}")
+        return LedgerTampered(f"the database refuses what its rows allow: {' '.join(str(cause).split())}")
     if isinstance(cause, (_driver(store).Error, SQLAlchemyError)):
         return LedgerError(f"`{store.name}` failed: {' '.join(str(cause).split())}")
     return error

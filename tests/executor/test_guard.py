@@ -394,6 +394,7 @@ def test_only_the_claims_holder_may_sign(setup):
         sign(setup, authorization._replace(claim="00" * 16))
     assert state(setup, setup.request()) is AttemptState.AUTHORIZED
     assert authorization.claim not in repr(authorization)
+    assert len(bytes.fromhex(authorization.claim)) == 16
 
 
 def test_one_signature_stands_for_one_execution(setup):

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
 
 from executor.audit import check_ledger
 from executor.bounds import Bounds
 from executor.decide import Allowed
 from executor.entries import Kind
-from executor.errors import ClockUntrusted, IllegalTransition, LedgerError
+from executor.errors import ClockUntrusted, IllegalTransition, LedgerError, LedgerTampered
 from executor.fill import Landing
 from executor.guard import fires
 from executor.ledger import EVERYBODY, Ahead, Ledger, clock, postgres
@@ -121,6 +122,50 @@ def test_a_database_whose_clock_differs_is_not_believed(postgres_ledger, monkeyp
             ledger.change(made.wallet, lambda wallet: wallet.now_ms)
 
 
+@pytest.mark.parametrize("statement", ["UPDATE entries SET kind = kind", "DELETE FROM entries", "TRUNCATE entries"])
+def test_entries_on_postgresql_are_only_appended(postgres_setup, statement):
+    setup = postgres_setup
+    setup.activate()
+    before = setup.guard.entries(setup.wallet)
+    with pytest.raises(DBAPIError, match="only ever appended"), setup.guard.ledger.engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+    assert setup.guard.entries(setup.wallet) == before
+
+
+def attempt_past_the_guard(setup, number):
+    """Append an attempt that the guard never decided on: only storage's own triggers stand in its way."""
+
+    def work(transaction):
+        transaction.append(
+            Kind.AUTHORIZED, None, {"evidence": {"request": {}}}, attempt=number, execution_id=str(number)
+        )
+
+    setup.guard.ledger.change(setup.wallet, work)
+
+
+def test_storage_itself_keeps_the_cap_to_the_millisecond(setup):
+    """A day without the skew: storage's word is the last one, not the guard's, and must never be the stricter one."""
+    setup.activate()
+    setup.guard.change_limits(Limits(executions_per_24h=2))
+    attempt_past_the_guard(setup, 1)
+    attempt_past_the_guard(setup, 2)
+    setup.now_ms += 86_400_000 - 1
+    with pytest.raises(LedgerTampered, match="use up the cap"):
+        attempt_past_the_guard(setup, 3)
+    setup.now_ms += 1
+    attempt_past_the_guard(setup, 3)
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_storage_itself_keeps_attempts_without_a_gap(setup, first):
+    setup.activate()
+    for number in range(1, first):
+        attempt_past_the_guard(setup, number)
+    with pytest.raises(LedgerTampered, match="the attempt before this one is missing"):
+        attempt_past_the_guard(setup, first + 1)
+    attempt_past_the_guard(setup, first)
+
+
 def test_a_connection_that_is_lost_on_the_way_is_made_again(postgres_setup):
     postgres_setup.activate()
     tries = []
@@ -141,8 +186,9 @@ def test_a_connection_that_is_lost_on_the_way_is_made_again(postgres_setup):
     assert tries == [False, True]
 
 
-def test_a_server_that_stays_away_is_told(postgres_setup):
+def test_a_server_that_stays_away_is_told(postgres_setup, monkeypatch):
     postgres_setup.activate()
+    monkeypatch.setattr(postgres_setup.guard.ledger, "_pause_after", lambda _tries: None)
 
     def gone(_wallet):
         raise psycopg.OperationalError("the server is gone")
@@ -231,10 +277,11 @@ def test_a_restore_whose_commit_was_not_answered_is_told_once(postgres_setup, lo
     assert kinds == [Kind.RESTORED, Kind.HALTED]
 
 
-def test_changes_that_are_made_alone_after_lost_answers_know_it(postgres_setup, lost_answer):
+def test_changes_that_are_made_alone_after_lost_answers_know_it(postgres_setup, lost_answer, monkeypatch):
     """Every try together is answered by silence; alone, each finds what was committed and takes it for done."""
     setup = postgres_setup
     setup.activate()
+    monkeypatch.setattr(setup.guard.ledger, "_pause_after", lambda _tries: None)
     authorized = [setup.guard.authorize(setup.request(number)).authorization for number in range(2)]
 
     def signing(number):
@@ -261,7 +308,7 @@ def test_after_an_interrupt_nothing_that_was_undone_is_an_answer(sqlite_setup):
     works = [append, lambda wallet: wallet.head.seq, broken_then_interrupted, append]
     changes = [_Change(sqlite_setup.wallet, work, create=False, ahead=None) for work in works]
     with pytest.raises(KeyboardInterrupt):
-        ledger._commit(changes)
+        ledger._commit(changes, 1)
     assert (changes[0].result().entry.seq, changes[1].result()) == (3, 3)
     assert len(sqlite_setup.guard.entries(sqlite_setup.wallet)) == 3
     for change in changes[2:]:

@@ -149,6 +149,14 @@ def test_refusals_are_recorded_up_to_a_bound_and_then_counted(setup, monkeypatch
     assert check_ledger(setup.guard.ledger).findings == ()
 
 
+def test_a_thousand_refusals_a_day_are_recorded(sqlite_setup):
+    setup = sqlite_setup
+    setup.activate()
+    setup.guard.authorize_many([setup.request(number, sell="BONK") for number in range(1_001)])
+    with setup.guard.ledger.view(setup.wallet) as view:
+        assert (view.head.refusals, view.head.refusals_unrecorded) == (1_000, 1)
+
+
 def test_that_a_permit_is_over_is_recorded_however_many_refusals_there_were(setup, monkeypatch):
     monkeypatch.setattr(fires, "REFUSALS_RECORDED_MAX", 1)
     setup.activate()

@@ -70,6 +70,156 @@ MUTANTS = [
 ]
 
 
+CHECKS, DECIDE, REASONS, VALUES = (f"executor/test_{name}.py" for name in ("checks", "decide", "reasons", "values"))
+BAD, USAGE, GUARD = (f"executor/test_{name}.py" for name in ("bad_values", "usage", "guard"))
+LEDGER, STORE, BROKEN = (f"executor/test_{name}.py" for name in ("ledger", "store", "broken_storage"))
+LIMITS, TRACES, RACES = "executor/test_limits.py", "executor/test_traces.py", "races/test_races.py"
+
+MUTANTS += [
+    ("executor/caps.py", "24 * 3_600_000", "23 * 3_600_000", CHECKS),
+    ("executor/limits.py", "CLOCK_SKEW_MS: Final = 1_000", "CLOCK_SKEW_MS: Final = 999", CHECKS),
+    ("executor/limits.py", "] = 20", "] = 21", CHECKS),
+    ("executor/limits.py", "] = 60", "] = 61", GUARD),
+    ("executor/limits.py", "] = 500", "] = 501", CHECKS),
+    ("executor/limits.py", "] = 90", "] = 89", CHECKS),
+    ("executor/limits.py", "] = 3_600", "] = 3_601", CHECKS),
+    ("executor/limits.py", "] = 300", "] = 301", CHECKS),
+    ("executor/limits.py", "le=10_000", "le=10_001", BAD),
+    ("executor/limits.py", "COUNT_MAX: Final = 2**53 - 1", "COUNT_MAX: Final = 2**53", BAD),
+    (
+        "executor/limits.py",
+        "executions_per_24h: Annotated[int, Field(ge=1",
+        "executions_per_24h: Annotated[int, Field(ge=0",
+        BAD,
+    ),
+    ("executor/value.py", "U64_MAX: Final = 2**64 - 1", "U64_MAX: Final = 2**64", BAD),
+    ("executor/value.py", "BigInt, Field(ge=1", "BigInt, Field(ge=0", BAD),
+    ("executor/value.py", "        strict=True,\n", "", BAD),
+    ("executor/value.py", '        extra="forbid",\n', "", GUARD),
+    ("executor/value.py", "        frozen=True,\n", "", VALUES),
+    ("executor/value.py", "value.isascii() and ", "", BAD),
+    ("executor/prices/quote.py", "10**12 * PICO", "10**12 * PICO + 1", BAD),
+    ("executor/prices/quote.py", "ROUND_CEILING)", '"ROUND_FLOOR")', VALUES),
+    ("executor/request.py", "{1,44}", "{1,45}", BAD),
+    ("executor/request.py", "^[a-z0-9-]{1,32}$", "^[a-zA-Z0-9-]{1,32}$", BAD),
+    ("executor/request.py", "{1,64}", "{1,65}", BAD),
+    (
+        "executor/lifecycle.py",
+        "    None: frozenset({AgentState.RESERVED}),",
+        "    None: frozenset({AgentState.RESERVED, AgentState.ACTIVE}),",
+        CHECKS,
+    ),
+    (
+        "executor/lifecycle.py",
+        "AgentState.COMPLETED: frozenset()",
+        "AgentState.COMPLETED: frozenset({AgentState.ACTIVE})",
+        CHECKS,
+    ),
+    (
+        "executor/lifecycle.py",
+        "AgentState.PAUSED: frozenset({AgentState.ACTIVE, AgentState.STOPPED, ",
+        "AgentState.PAUSED: frozenset({AgentState.ACTIVE, ",
+        CHECKS,
+    ),
+    (
+        "executor/lifecycle.py",
+        "AttemptState.REFUSED: frozenset()",
+        "AttemptState.REFUSED: frozenset({AttemptState.AUTHORIZED})",
+        CHECKS,
+    ),
+    (
+        "executor/lifecycle.py",
+        "frozenset({AttemptState.VOIDED, AttemptState.SIGNED})",
+        "frozenset({AttemptState.VOIDED, AttemptState.SIGNED, AttemptState.LANDED})",
+        CHECKS,
+    ),
+    (
+        "executor/lifecycle.py",
+        "frozenset({AttemptState.LANDED, AttemptState.FAILED, AttemptState.DEAD})",
+        "frozenset({AttemptState.LANDED, AttemptState.FAILED})",
+        CHECKS,
+    ),
+    (
+        "executor/lifecycle.py",
+        "AttemptState.VOIDED: frozenset()",
+        "AttemptState.VOIDED: frozenset({AttemptState.SIGNED})",
+        CHECKS,
+    ),
+    ("executor/lifecycle.py", "AttemptState.SIGNED: 1", "AttemptState.SIGNED: 2", VALUES),
+    (
+        "executor/decide.py",
+        "        _agent_known(usage),\n        *_halted(usage),",
+        "        *_halted(usage),\n        _agent_known(usage),",
+        REASONS,
+    ),
+    ("executor/decide.py", "enumerate(Reason)", "enumerate(reversed(Reason))", DECIDE),
+    (
+        "executor/decide.py",
+        "AgentState.STOPPED: Reason.AGENT_STOPPED",
+        "AgentState.STOPPED: Reason.AGENT_PAUSED",
+        CHECKS,
+    ),
+    ("executor/decide.py", "        _whitelisted(buy, bounds),\n", "", CHECKS),
+    ("executor/decide.py", "        _price_fresh(buy),\n", "", CHECKS),
+    ("executor/decide.py", "        _interval_kept(usage, limits, now_ms),\n", "", CHECKS),
+    ("executor/activation.py", "        _nonce_unspent(permit, standing),\n", "", CHECKS),
+    ("executor/activation.py", "        _agents_within_cap(standing, limits),\n", "", CHECKS),
+    ("executor/reasons.py", '    AGENT_COMPLETED = "AGENT_COMPLETED"', '    AGENT_COMPLETED = "AGENT_DONE"', REASONS),
+    ("executor/guard/fires.py", "REFUSALS_RECORDED_MAX: Final = 1_000", "REFUSALS_RECORDED_MAX: Final = 1_001", USAGE),
+    (
+        "executor/guard/fires.py",
+        "AttemptState.AUTHORIZED, AttemptState.SIGNED, AttemptState.LANDED",
+        "AttemptState.AUTHORIZED, AttemptState.LANDED",
+        USAGE,
+    ),
+    ("executor/guard/guard.py", "CLAIM_BYTES: Final = 16", "CLAIM_BYTES: Final = 8", GUARD),
+    (
+        "executor/entries.py",
+        "frozenset({Kind.VOIDED, Kind.LANDED, Kind.FAILED, Kind.DEAD})",
+        "frozenset({Kind.VOIDED, Kind.LANDED, Kind.FAILED})",
+        USAGE,
+    ),
+    ("executor/entries.py", r"holdfire/chain/v1\x00", r"holdfire/chain/v2\x00", TRACES),
+    ("executor/entries.py", r"holdfire/entry/v1\x00", r"holdfire/entry/v2\x00", TRACES),
+    ("executor/ledger/clock.py", "APART_MS_MAX: Final = 2_000", "APART_MS_MAX: Final = 2_001", GUARD),
+    ("executor/ledger/pause.py", "FIRST_MS: Final = 10", "FIRST_MS: Final = 11", BROKEN),
+    (
+        "executor/ledger/sqlite.py",
+        '"INSERT ON entries WHEN NEW.attempt > 1"',
+        '"INSERT ON entries WHEN NEW.attempt > 2"',
+        STORE,
+    ),
+    ("executor/ledger/sqlite.py", "at_ms > NEW.at_ms - 86400000", "at_ms >= NEW.at_ms - 86400000", STORE),
+    ("executor/ledger/sqlite.py", "at_ms > NEW.at_ms - 86400000", "at_ms > NEW.at_ms - 86399999", STORE),
+    ("executor/ledger/sqlite.py", "NEW.attempt - (SELECT", "NEW.attempt - 1 - (SELECT", STORE),
+    ("executor/ledger/sqlite.py", '"DELETE ON entries"', '"DELETE ON entries WHEN 0"', LEDGER),
+    ("executor/ledger/sqlite.py", '"recursive_triggers": 1', '"recursive_triggers": 0', LEDGER),
+    ("executor/ledger/sqlite.py", '"synchronous": 2', '"synchronous": 1', LEDGER),
+    ("executor/ledger/sqlite.py", "fcntl.LOCK_EX", "fcntl.LOCK_SH", LEDGER),
+    ("executor/ledger/sqlite.py", "        self._require_in_place()\n", "", BROKEN),
+    ("executor/ledger/sqlite.py", '"mode": "rw"', '"mode": "rwc"', BROKEN),
+    ("executor/ledger/postgres.py", "NEW.attempt > 1 AND", "NEW.attempt > 2 AND", STORE),
+    ("executor/ledger/postgres.py", "at_ms > NEW.at_ms - 86400000", "at_ms >= NEW.at_ms - 86400000", STORE),
+    ("executor/ledger/postgres.py", "at_ms > NEW.at_ms - 86400000", "at_ms > NEW.at_ms - 86399999", STORE),
+    ("executor/ledger/postgres.py", "BEFORE UPDATE OR DELETE", "BEFORE UPDATE", STORE),
+    ("executor/ledger/postgres.py", '"fsync": ("on",)', '"fsync": ("on", "off")', BROKEN),
+    (
+        "executor/ledger/postgres.py",
+        '"transaction_read_only": ("off",)',
+        '"transaction_read_only": ("off", "on")',
+        BROKEN,
+    ),
+    ("executor/ledger/postgres.py", "attempts_max: Final = 8", "attempts_max: Final = 9", BROKEN),
+    (
+        "executor/ledger/postgres.py",
+        "            self.engine.dispose()\n\n    def now_ms",
+        "            pass\n\n    def now_ms",
+        BROKEN,
+    ),
+    ("executor/ledger/ahead.py", "wallet = its_wallet FOR UPDATE", "wallet = its_wallet", RACES),
+]
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     """Copy everything that the tests of `permits` need."""
