@@ -30,7 +30,7 @@ bench: $(READY)       ## ratios against peers in the same run; writes build/benc
 fuzz: $(READY)        ## two minutes of fuzzing; SECONDS=n for longer
 	$(BIN)/python -m tests.fuzz $(or $(SECONDS),120)
 
-mutants: $(READY)     ## mutation testing of the verifier, in build/mutants
+mutants: $(READY)     ## mutation testing of the verifier and of the decisions, in build/mutants
 	rm -rf build/mutants && mkdir -p build/mutants
 	cp -r permits executor tests vectors docs pyproject.toml README.md build/mutants
 	cd build/mutants && ../../$(BIN)/python -m mutmut run && ../../$(BIN)/python -m mutmut results

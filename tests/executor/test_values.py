@@ -1,6 +1,7 @@
 """Small laws of the values: rounding, scope, fills, seals."""
 
 import json
+from hashlib import sha256
 
 import pytest
 from pydantic import ValidationError
@@ -89,6 +90,13 @@ def test_a_seal_is_for_one_kind_of_row_and_one_key():
 def test_a_chain_begins_for_one_ledger_and_wallet():
     assert len({chain_start("00", "a"), chain_start("01", "a"), chain_start("00", "b")}) == 3
     assert next_hash(chain_start("00", "a"), b"x") != next_hash(chain_start("00", "b"), b"x")
+
+
+def test_a_chain_is_hashed_as_it_always_was():
+    """Every ledger that there is was chained so: an outsider recomputes it from this."""
+    start = sha256(b"holdfire/chain/v1\x00" + b"00\x00a").hexdigest()
+    assert chain_start("00", "a") == start
+    assert next_hash(start, b"x") == sha256(b"holdfire/entry/v1\x00" + bytes.fromhex(start) + b"x").hexdigest()
 
 
 @pytest.mark.parametrize("current", AGENT_STEPS)

@@ -73,7 +73,7 @@ MUTANTS = [
 CHECKS, DECIDE, REASONS, VALUES = (f"executor/test_{name}.py" for name in ("checks", "decide", "reasons", "values"))
 BAD, USAGE, GUARD = (f"executor/test_{name}.py" for name in ("bad_values", "usage", "guard"))
 LEDGER, STORE, BROKEN = (f"executor/test_{name}.py" for name in ("ledger", "store", "broken_storage"))
-LIMITS, TRACES, RACES = "executor/test_limits.py", "executor/test_traces.py", "races/test_races.py"
+RACES = "races/test_races.py"
 
 MUTANTS += [
     ("executor/caps.py", "24 * 3_600_000", "23 * 3_600_000", CHECKS),
@@ -179,8 +179,8 @@ MUTANTS += [
         "frozenset({Kind.VOIDED, Kind.LANDED, Kind.FAILED})",
         USAGE,
     ),
-    ("executor/entries.py", r"holdfire/chain/v1\x00", r"holdfire/chain/v2\x00", TRACES),
-    ("executor/entries.py", r"holdfire/entry/v1\x00", r"holdfire/entry/v2\x00", TRACES),
+    ("executor/entries.py", r"holdfire/chain/v1\x00", r"holdfire/chain/v2\x00", VALUES),
+    ("executor/entries.py", r"holdfire/entry/v1\x00", r"holdfire/entry/v2\x00", VALUES),
     ("executor/ledger/clock.py", "APART_MS_MAX: Final = 2_000", "APART_MS_MAX: Final = 2_001", GUARD),
     ("executor/ledger/pause.py", "FIRST_MS: Final = 10", "FIRST_MS: Final = 11", BROKEN),
     (
