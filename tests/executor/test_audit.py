@@ -7,10 +7,12 @@ import pytest
 
 from executor.audit import check_ledger
 from executor.entries import Entry, Head, Kind, chain_start, index_of, next_hash
+from executor.errors import LedgerTampered
 from executor.halts import EVERYTHING, Halter
 from executor.ledger import EVERYBODY
 from executor.ledger.wallet import ENTRY_TAG, HEAD_TAG
 from executor.limits import Limits
+from executor.reasons import Reason
 from tests.support import T0, key, mint, uuid
 
 
@@ -62,6 +64,17 @@ def used(setup):
 
 def changing(kind, **body):
     return lambda entry: {**entry, "body": {**entry["body"], **body}} if entry["kind"] == kind else entry
+
+
+def test_a_head_that_names_another_entry_as_the_activation_fires_nothing(used):
+    assert rewrite(used, lambda entry: entry, head={"active": {uuid(1): [1, T0 + 3_600_000, None]}}) != ()
+    assert used.guard.authorize(used.request(9)).reason is Reason.LEDGER_TAMPERED
+
+
+def test_a_head_that_knows_of_more_open_attempts_than_there_are_is_noticed(used):
+    assert rewrite(used, lambda entry: entry, head={"openAttempts": 9}) != ()
+    with pytest.raises(LedgerTampered, match="an open attempt is gone"):
+        list(used.guard.in_doubt())
 
 
 def test_an_honest_rewrite_has_nothing_to_find(used):

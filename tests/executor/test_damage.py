@@ -10,7 +10,7 @@ from executor.errors import LedgerTampered
 from executor.halts import EVERYTHING, Halter, Scope
 from executor.limits import Limits
 from executor.reasons import Reason
-from tests.support import Setup, uuid
+from tests.support import Setup, key, uuid
 
 TRIGGERS = ("entries_refuse_update", "entries_refuse_delete", "attempts_have_no_gap", "attempts_keep_the_cap")
 
@@ -74,6 +74,12 @@ DAMAGE = {
         )
     ],
     "a deleted attempt": lambda _: [("DELETE FROM entries WHERE attempt = 1",)],
+    "another entry in an attempt's place": lambda _: [
+        (
+            "UPDATE entries SET (content, hash, mac) = (SELECT content, hash, mac FROM entries WHERE attempt = 2)"
+            " WHERE attempt = 1",
+        )
+    ],
     "a gap in the attempts": lambda _: [("UPDATE entries SET attempt = 9 WHERE attempt = 1",)],
     "an attempt made older": lambda setup: [
         changed(setup, "entries", "attempt = 1", lambda document: document.update(atMs=1)),
@@ -132,6 +138,40 @@ def test_what_no_fire_reads_the_audit_finds(setup, kind):
 def test_a_changed_quote_is_refused_where_it_is_read(setup):
     damage(setup, changed(setup, "entries", "attempt = 2", raise_the_quote))
     assert setup.guard.authorize(setup.request(1)).reason is Reason.LEDGER_TAMPERED
+
+
+LOOKS = {
+    "an agent's reservation hidden": (
+        "UPDATE entries SET agent_state = NULL WHERE kind = 'reserved'",
+        lambda setup: setup.guard.agent(setup.wallet, uuid(1)),
+    ),
+    "an attempt filed as a stop": (
+        "UPDATE entries SET agent_state = 'stopped' WHERE attempt = 1",
+        lambda setup: setup.guard.agent(setup.wallet, uuid(1)),
+    ),
+    "a session key filed under another's": (
+        f"UPDATE entries SET session_pubkey = '{key(9).wallet_address}' WHERE kind = 'reserved' AND seq = 1",
+        lambda setup: setup.guard.reserve_session_key(setup.wallet, uuid(9), key(9).wallet_address),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LOOKS)
+def test_whoever_looks_at_damage_is_told(setup, kind):
+    statement, look = LOOKS[kind]
+    damage(setup, (statement,))
+    with pytest.raises(LedgerTampered):
+        look(setup)
+    assert check_ledger(setup.guard.ledger).findings != ()
+
+
+def test_a_signature_whose_authorization_was_deleted_fires_nothing_again(setup):
+    setup.now_ms += 25 * 3_600_000
+    setup.activate(1, usd=120)
+    assert setup.sign(setup.guard.authorize(setup.request(50)).authorization) is None
+    damage(setup, ("DELETE FROM entries WHERE attempt = 5",))
+    assert setup.guard.authorize(setup.request(50)).reason is Reason.LEDGER_TAMPERED
+    assert check_ledger(setup.guard.ledger).findings != ()
 
 
 def test_an_agent_whose_stop_was_hidden_does_not_fire(setup):

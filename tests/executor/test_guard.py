@@ -18,8 +18,9 @@ from executor.fill import Landing
 from executor.lifecycle import AgentState, AttemptState
 from executor.limits import CLOCK_SKEW_MS, Limits
 from executor.reasons import Reason
+from executor.request import FireRequest
 from permits import ENVELOPES, Permit, PermitError, issue
-from tests.support import HOUR_MS, JTO, USDC, Setup, key, uuid
+from tests.support import HOUR_MS, JTO, USDC, Setup, as_json, key, uuid
 
 DAY_MS = 24 * HOUR_MS
 
@@ -70,6 +71,20 @@ def test_an_address_that_is_none_is_refused(setup, address):
     with pytest.raises(ValueError, match="base58"):
         setup.guard.reserve_session_key(setup.wallet, uuid(1), address)
     assert setup.guard.entries(setup.wallet) == ()
+
+
+def test_a_permit_is_activated_as_the_bytes_that_came(setup):
+    setup.guard.reserve_session_key(setup.wallet, uuid(1), key(1).wallet_address)
+    signed = setup.permit()
+    assert setup.guard.activate(as_json(signed.to_json_object())).terms == signed.permit
+
+
+def test_a_guard_is_closed_at_the_end_of_its_block(setup):
+    setup.guard.close()
+    with setup.open() as guard:
+        guard.reserve_session_key(setup.wallet, uuid(1), key(1).wallet_address)
+    setup.guard = setup.open()  # nobody holds it any more
+    assert setup.guard.agent(setup.wallet, uuid(1)).state is AgentState.RESERVED
 
 
 def test_a_forged_permit_is_no_permit(setup):
@@ -354,6 +369,18 @@ def test_a_request_changed_past_its_rules_is_caught_by_the_guard(setup):
     setup.activate()
     with pytest.raises(ValidationError):
         setup.guard.authorize(setup.request().model_copy(update={"rail": "LOCAL"}))
+    assert len(setup.guard.entries(setup.wallet)) == 2
+
+
+def test_a_request_of_a_class_of_its_own_is_none(setup):
+    """It may check less than the class that it is made from."""
+
+    class Lax(FireRequest):
+        pass
+
+    setup.activate()
+    with pytest.raises(TypeError, match="FireRequest"):
+        setup.guard.authorize(Lax.model_validate(setup.request().to_json_object()))
     assert len(setup.guard.entries(setup.wallet)) == 2
 
 

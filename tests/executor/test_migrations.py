@@ -114,6 +114,8 @@ FIRST_ENTRY = """
 
 def test_what_an_upgrade_made_is_a_ledger_once_it_is_opened(where):
     assert upgrade(where) == (None, REVISION)
+    with pytest.raises(LedgerError, match="holds no ledger"):
+        Ledger.open(where, seal_keys=KEYS, read_only=True)
     setup = Setup(where)
     setup.activate()
     assert setup.guard.authorize(setup.request(1)).outcome == "allowed"

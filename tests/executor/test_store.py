@@ -17,7 +17,7 @@ from executor.entries import Kind
 from executor.errors import ClockUntrusted, IllegalTransition, LedgerError, LedgerTampered
 from executor.fill import Landing
 from executor.guard import fires
-from executor.ledger import EVERYBODY, Ahead, Ledger, clock, postgres
+from executor.ledger import EVERYBODY, Ahead, Ledger, clock, postgres, wallet
 from executor.ledger import statements as sql
 from executor.ledger.ahead import LOCK_AND_READ
 from executor.ledger.clock import SystemClock
@@ -358,6 +358,16 @@ def test_what_is_read_ahead_is_what_each_statement_answers(postgres_setup):
     compare(3)
     assert asked[sql.FIND_EXECUTION] == 2
     assert asked[sql.FIND_ATTEMPT] == 2
+
+
+def test_what_was_forgotten_is_checked_again(setup, monkeypatch):
+    monkeypatch.setattr(wallet, "REMEMBERED", 2)
+    for agent in (1, 2, 3):
+        setup.activate(agent)
+    for agent in (1, 2, 3, 1):
+        assert setup.guard.authorize(setup.request(setup.random.randrange(9_999), agent=agent)).outcome == "allowed"
+    assert len(setup.guard.ledger._seals._read) == 2
+    assert check_ledger(setup.guard.ledger).findings == ()
 
 
 def test_a_fire_on_postgresql_asks_once_and_writes(postgres_setup, monkeypatch):
