@@ -358,6 +358,7 @@ def test_a_key_is_used_at_one_place_only():
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "SigningKey":
                 calls.append((path.name, "SigningKey"))
     assert sorted(calls) == [
+        ("checkpoint.py", "auditor.sign"),  # the auditor's own key, over a tagged digest
         ("execution.py", "self._gate.sign"),
         ("gate.py", "self._vault.sign"),
         ("local.py", "self._maker.sign_message"),  # the market maker's own key
