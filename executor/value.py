@@ -37,7 +37,10 @@ class Value(BaseModel):
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with the fields in `update`, checked like any other: no value is past its rules."""
-        return super().model_copy(deep=deep) if update is None else type(self)(**{**dict(self), **update})
+        if update is None:
+            return super().model_copy(deep=deep)
+        held = {name: getattr(self, name) for name in type(self).model_fields}  # without what was worked out from them
+        return type(self)(**{**held, **update})
 
     @classmethod
     def model_construct(cls, _fields_set: set[str] | None = None, **_values: object) -> NoReturn:

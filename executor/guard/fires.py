@@ -17,6 +17,7 @@ from executor.guard.agents import activation, fired_at_ms, state
 from executor.guard.attempts import claim_hash, is_last, step_to
 from executor.guard.window import Series, used_in_window
 from executor.lifecycle import AgentState, AttemptState
+from executor.prices.quote import Quote
 from executor.reasons import Reason
 
 if TYPE_CHECKING:
@@ -160,6 +161,8 @@ def _evidence(
     assets = [asset for asset in (bounds.whitelist.get(request.sell), bounds.whitelist.get(request.buy)) if asset]
     mints = dict.fromkeys([*[asset.mint for asset in assets], NATIVE_MINT])
     quotes = tuple([quote for mint in mints for quote in prices.quotes(mint)])
+    if any(type(quote) is not Quote for quote in quotes):  # another class may check less
+        raise TypeError("a price source must give quotes")
     window, room_at_ms = None, None
     is_new = attempt > view.head.attempts
     if limits.notional_micro_usd_per_24h is not None:

@@ -505,3 +505,24 @@ def test_it_goes_on_after_a_restart(setup):
     assert setup.guard.authorize(request) == replace(first, authorization=None)
     assert sign(setup, first.authorization) is None
     assert setup.guard.authorize(setup.request(2)).authorization.attempt == 2
+
+
+@pytest.mark.parametrize("price", [float("inf"), 2.5e12, -5])
+def test_a_quote_of_another_class_authorizes_nothing(setup, price):
+    class Looser:
+        def __init__(self, mint):
+            self.mint, self.price_pico_usd, self.at_ms, self.max_age_ms = mint, price, setup.now_ms, 10**6
+            self.source, self.stale = "looser", False
+
+        def is_fresh(self, *_):
+            return True
+
+    class Source:
+        def quotes(self, mint):
+            return [Looser(mint)]
+
+    setup.activate()
+    setup.guard._prices = Source()
+    with pytest.raises(TypeError, match="must give quotes"):
+        setup.guard.authorize(setup.request(1))
+    assert setup.guard.headroom(setup.wallet).executions.used == 0

@@ -231,3 +231,9 @@ def test_heads_and_entries_are_read_as_they_were_written():
     )
     for entry in (bare, full):
         assert Entry.read(entry.canonical_bytes()) == entry
+
+
+def test_a_copy_forgets_what_was_worked_out_from_the_original(sqlite_setup):
+    bounds = sqlite_setup.activate()
+    assert bounds.expires_at_ms > 0
+    assert bounds.model_copy(update={"permit_id": "00" * 32}).permit_id == "00" * 32
