@@ -16,23 +16,30 @@ __all__ = [
     "MEMO_PROGRAM",
     "MINT_BYTES",
     "SYSTEM_PROGRAM",
+    "TOKEN_2022_PROGRAM",
     "TOKEN_PROGRAM",
     "TRANSFER_CHECKED",
     "create_associated_account",
     "initialize_mint",
     "memo",
     "mint_to",
+    "remove_close_authority",
+    "revoke",
     "transfer_checked",
 ]
 
 SYSTEM_PROGRAM: Final = Pubkey.from_string("11111111111111111111111111111111")
 TOKEN_PROGRAM: Final = Pubkey.from_string("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA")
+TOKEN_2022_PROGRAM: Final = Pubkey.from_string("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
 ASSOCIATED_TOKEN_PROGRAM: Final = Pubkey.from_string("ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL")
 MEMO_PROGRAM: Final = Pubkey.from_string("MemoSq4gqABAXKb96qnH8TysNcWxMyWCqXgDLGmfcHr")
 
 MINT_BYTES: Final = 82
 
 CREATE_IDEMPOTENT: Final = 1
+REVOKE: Final = 5
+SET_AUTHORITY: Final = 6
+CLOSE_AUTHORITY: Final = 3
 MINT_TO: Final = 7
 TRANSFER_CHECKED: Final = 12
 INITIALIZE_MINT_2: Final = 20
@@ -81,6 +88,17 @@ def transfer_checked(
         bytes([TRANSFER_CHECKED]) + amount.to_bytes(8, "little") + bytes([decimals]),
         [_writable(source), _read(mint), _writable(destination), _signer(owner, writable=False)],
     )
+
+
+def revoke(account: Pubkey, owner: Pubkey, token_program: Pubkey) -> Instruction:
+    """Take from the delegate of `account` what it may spend; nothing if there is none. The delegate may sign it too."""
+    return Instruction(token_program, bytes([REVOKE]), [_writable(account), _signer(owner, writable=False)])
+
+
+def remove_close_authority(account: Pubkey, authority: Pubkey, token_program: Pubkey) -> Instruction:
+    """Leave `account` to be closed by its owner alone. `authority` is whoever may close it now."""
+    data = bytes([SET_AUTHORITY, CLOSE_AUTHORITY, 0])
+    return Instruction(token_program, data, [_writable(account), _signer(authority, writable=False)])
 
 
 def memo(text: bytes, signer: Pubkey) -> Instruction:

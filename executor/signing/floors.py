@@ -1,0 +1,342 @@
+"""Floors: what must remain in the session wallet, enforced by the chain itself.
+
+A program that can't be decoded may do through CPI whatever the session key's signature allows, and it can tell a
+simulation from the real thing. So a transaction that calls one gets final instructions, of programs that are known.
+If one of them fails, the chain undoes the whole transaction. In this order, for each token account of the session
+wallet that the transaction can write:
+
+| instruction | what it proves once it has passed |
+|---|---|
+| Revoke | nobody is the account's delegate |
+| SetAuthority(CloseAccount, none) | nobody but its owner may close it |
+| TransferChecked of the floor to itself | it is there, of this mint, holds the floor, belongs to the session, isn't frozen |
+
+and at last, for the wallet itself, a System transfer of the lamport floor to itself: it holds the floor, still belongs
+to the System program, and has no data.
+
+INVARIANT: the transfer comes after Revoke. Only then is its signer looked at as the owner: a program may make itself
+the owner and the session its delegate and close authority, and then each of the three passes in any other order (both
+token programs let a delegate revoke itself). A transfer to itself moves nothing and costs no Token-2022 fee; no hook
+runs in it. The lamport floor is at least 1: a transfer of 0 passes from an account that was given away.
+
+An account that the transaction can't write can't change, so it needs no floor. What no floor holds: lamports in a token
+account beyond its balance and its rent; what comes into the wallet between the reading of its accounts and the landing;
+rights of the session key outside the token programs. A session wallet has none of the last, and is to have no second
+transaction open beside such a one.
+
+All of this is computed from values; whoever calls has read the chain.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from solders.instruction import CompiledInstruction
+from solders.message import Message, MessageAddressTableLookup, MessageHeader, MessageV0
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.system_program import TransferParams, transfer
+from solders.token.associated import get_associated_token_address
+from solders.transaction import VersionedTransaction
+
+from executor.errors import TransactionRefused
+from executor.solana import (
+    MINT_BYTES,
+    SYSTEM_PROGRAM,
+    TOKEN_2022_PROGRAM,
+    TOKEN_PROGRAM,
+    remove_close_authority,
+    revoke,
+    transfer_checked,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from solders.instruction import Instruction
+
+    from executor.assets import Asset
+    from executor.authorization import Authorization
+    from executor.rails import Account
+
+__all__ = ["TokenFloor", "floor_instructions", "mints_of", "named_accounts", "token_floors", "with_floors"]
+
+TRANSACTION_BYTES_MAX: Final = 1_232
+KEYS_MAX: Final = 256
+"""An instruction names an account by one byte."""
+UNITS_MAX: Final = 2**64 - 1
+
+TOKEN_ACCOUNT_BYTES: Final = 165
+MULTISIG_BYTES: Final = 355
+"""No token account has as many."""
+KIND_ACCOUNT: Final = 2
+"""The byte behind the first 165 of a Token-2022 account with extensions."""
+STATE: Final = 108
+"""The byte of a token account that is 0 until it is initialized."""
+DECIMALS: Final = 44
+"""The byte of a mint that says them."""
+
+
+class TokenFloor(NamedTuple):
+    """What must remain in one token account of the session wallet when the transaction ends."""
+
+    account: Pubkey
+    mint: Pubkey
+    token_program: Pubkey
+    decimals: int
+    """The mint's."""
+    units: int
+    """At least as many base units must be in it; 0 still means that it must exist and be the session's alone."""
+
+
+class _Holding(NamedTuple):
+    mint: Pubkey
+    token_program: Pubkey
+    units: int
+
+
+class _Keys(NamedTuple):
+    """Every account that a message names, in the order by which its instructions count them."""
+
+    payer: Pubkey
+    written: list[Pubkey]
+    read: list[Pubkey]
+    loaded_written: list[Pubkey]
+    loaded_read: list[Pubkey]
+
+    def all(self) -> list[Pubkey]:
+        return [*self.static(), *self.loaded_written, *self.loaded_read]
+
+    def static(self) -> list[Pubkey]:
+        """Return those that stand in the message itself."""
+        return [self.payer, *self.written, *self.read]
+
+    def writable(self) -> list[Pubkey]:
+        return [self.payer, *self.written, *self.loaded_written]
+
+
+def named_accounts(message: Message | MessageV0, tables: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the address of every account that the message names, those from lookup tables too.
+
+    Raises TransactionRefused if it has a second signer, a key twice, or a lookup that isn't in `tables`.
+    """
+    return [str(key) for key in _keys(message, tables).all()]
+
+
+def mints_of(session_pubkey: str, accounts: Mapping[str, Account | None]) -> set[str]:
+    """Return the mints of those of `accounts` that are token accounts of the session wallet."""
+    session = Pubkey.from_string(session_pubkey)
+    return {str(held.mint) for each in accounts.values() if (held := _held_by(session, each)) is not None}
+
+
+def token_floors(
+    message: Message | MessageV0,
+    tables: Mapping[str, Sequence[str]],
+    authorization: Authorization,
+    accounts: Mapping[str, Account | None],
+) -> list[TokenFloor]:
+    """Return the floor of each token account of the session wallet that the transaction can write, in its order.
+
+    The sold token's associated account may fall by `sell_amount`, the bought token's must rise by `min_received`, every
+    other keeps what it holds. An associated account of the session wallet that isn't there yet gets a floor too, so it
+    must be opened: else the program could open it, approve a delegate, and wait until something is in it.
+
+    Args:
+        message: the transaction's, which the session key alone has to sign.
+        tables: the content of each lookup table that it names.
+        authorization: what was allowed.
+        accounts: what lies at each of `named_accounts`, and at each of `mints_of` them; None where nothing does.
+
+    Raises:
+        TransactionRefused: the bought token can't come by it; the wallet holds less than is for sale; a mint is none.
+
+    """
+    keys = _keys(message, tables)
+    session = Pubkey.from_string(authorization.session_pubkey)
+    selling, buying = (_associated(session, asset) for asset in (authorization.sell, authorization.buy))
+    openable = {
+        get_associated_token_address(session, key, program): _Holding(key, program, 0)
+        for key in keys.all()
+        for program in (TOKEN_PROGRAM, TOKEN_2022_PROGRAM)
+    }
+    floors = {}
+    for key in keys.writable():
+        account = accounts[str(key)]
+        held = openable.get(key) if _is_free(account) else _held_by(session, account)
+        if held is None:
+            continue
+        units = held.units - (key == selling) * authorization.sell_amount + (key == buying) * authorization.min_received
+        if not 0 <= units <= UNITS_MAX:
+            raise TransactionRefused(f"the session wallet's account {key} would have to hold {units} base units")
+        decimals = _decimals(held.mint, held.token_program, accounts[str(held.mint)])
+        floors[key] = TokenFloor(key, held.mint, held.token_program, decimals, units)
+    if buying not in floors:
+        raise TransactionRefused(f"it can't bring {authorization.buy.symbol} into the session wallet's account")
+    return list(floors.values())
+
+
+def floor_instructions(session_pubkey: str, floors: Sequence[TokenFloor], lamports: int) -> list[Instruction]:
+    """Return the instructions that fail unless each of `floors` holds, and the wallet keeps `lamports` (at least 1).
+
+    Raises TransactionRefused if `lamports` is less: no wallet would be held by it.
+    """
+    if lamports < 1:
+        raise TransactionRefused(f"the session wallet would have to keep {lamports} lamports, less than 1")
+    session = Pubkey.from_string(session_pubkey)
+    instructions = []
+    for each in floors:
+        instructions += [
+            revoke(each.account, session, each.token_program),
+            remove_close_authority(each.account, session, each.token_program),
+            transfer_checked(
+                each.account,
+                each.mint,
+                each.account,
+                owner=session,
+                amount=each.units,
+                decimals=each.decimals,
+                token_program=each.token_program,
+            ),
+        ]
+    to_itself = TransferParams(from_pubkey=session, to_pubkey=session, lamports=lamports)
+    return [*instructions, transfer(to_itself)]
+
+
+def with_floors(
+    message: Message | MessageV0, tables: Mapping[str, Sequence[str]], instructions: Sequence[Instruction]
+) -> Message | MessageV0:
+    """Return `message` with `instructions` at its end; each one before them sees just the accounts that it saw.
+
+    A program that a new one calls must be a key of the message itself, so one that is read from a lookup table moves.
+
+    Raises:
+        TransactionRefused: an account would have to be written, or to sign, which the message doesn't let; it gets more
+            than 256 accounts, or the transaction more than 1,232 bytes.
+
+    """
+    keys = _keys(message, tables)
+    _check_rights(keys, instructions)
+    wider = _widened(keys, instructions)
+    place = {key: number for number, key in enumerate(wider.all())}
+    if len(place) > KEYS_MAX:
+        raise TransactionRefused(f"with floors it names {len(place)} accounts, more than {KEYS_MAX}")
+    moved = set(keys.loaded_read) - set(wider.loaded_read)
+    named = keys.all()
+    compiled = [
+        *(
+            CompiledInstruction(
+                place[named[each.program_id_index]], bytes(each.data), bytes(place[named[at]] for at in each.accounts)
+            )
+            for each in message.instructions
+        ),
+        *(
+            CompiledInstruction(
+                place[each.program_id], bytes(each.data), bytes(place[meta.pubkey] for meta in each.accounts)
+            )
+            for each in instructions
+        ),
+    ]
+    floored = _message(message, wider, compiled, _lookups(message, tables, moved))
+    size = len(bytes(VersionedTransaction.populate(floored, [Signature.default()])))
+    if size > TRANSACTION_BYTES_MAX:
+        raise TransactionRefused(f"with floors it has {size} bytes, more than a packet's {TRANSACTION_BYTES_MAX}")
+    return floored
+
+
+def _check_rights(keys: _Keys, instructions: Sequence[Instruction]) -> None:
+    writable, named = set(keys.writable()), set(keys.all())
+    for meta in (meta for each in instructions for meta in each.accounts):
+        if meta.is_signer and meta.pubkey != keys.payer:
+            raise TransactionRefused(f"its floors would have to be signed by {meta.pubkey}")
+        if meta.is_writable and meta.pubkey in named - writable:
+            raise TransactionRefused(f"it reads {meta.pubkey}, which its floors write")
+
+
+def _widened(keys: _Keys, instructions: Sequence[Instruction]) -> _Keys:
+    """Return `keys` with all that the instructions need: what they write, what they read, and what they call."""
+    metas = [meta for each in instructions for meta in each.accounts]
+    programs = {each.program_id: None for each in instructions}
+    for program in programs:
+        if program in keys.loaded_written:
+            raise TransactionRefused(f"it takes the program {program} from a lookup table, to write it")
+    present = {*keys.static(), *keys.loaded_written, *keys.loaded_read} - (programs.keys() & set(keys.loaded_read))
+    written = {meta.pubkey: None for meta in metas if meta.is_writable and meta.pubkey not in present}
+    read = {key: None for key in (*(meta.pubkey for meta in metas), *programs) if key not in present | written.keys()}
+    return keys._replace(
+        written=[*keys.written, *written],
+        read=[*keys.read, *read],
+        loaded_read=[key for key in keys.loaded_read if key not in read],
+    )
+
+
+def _message(
+    message: Message | MessageV0,
+    keys: _Keys,
+    instructions: list[CompiledInstruction],
+    lookups: list[MessageAddressTableLookup],
+) -> Message | MessageV0:
+    blockhash = message.recent_blockhash
+    if isinstance(message, Message):
+        return Message.new_with_compiled_instructions(1, 0, len(keys.read), keys.static(), blockhash, instructions)
+    return MessageV0(MessageHeader(1, 0, len(keys.read)), keys.static(), blockhash, instructions, lookups)
+
+
+def _lookups(
+    message: Message | MessageV0, tables: Mapping[str, Sequence[str]], moved: set[Pubkey]
+) -> list[MessageAddressTableLookup]:
+    """Return the message's lookups without those of `moved` that it reads; one that is left with nothing goes."""
+    kept = []
+    for each in [] if isinstance(message, Message) else message.address_table_lookups:
+        table = tables[str(each.account_key)]
+        read = bytes(at for at in each.readonly_indexes if Pubkey.from_string(table[at]) not in moved)
+        if each.writable_indexes or read:
+            kept.append(MessageAddressTableLookup(each.account_key, bytes(each.writable_indexes), read))
+    return kept
+
+
+def _keys(message: Message | MessageV0, tables: Mapping[str, Sequence[str]]) -> _Keys:
+    header, static = message.header, message.account_keys
+    if (header.num_required_signatures, header.num_readonly_signed_accounts) != (1, 0):
+        raise TransactionRefused(f"it has {header.num_required_signatures} signers, so nothing can be added to it")
+    lookups = [] if isinstance(message, Message) else message.address_table_lookups
+    try:
+        contents = [(each, [Pubkey.from_string(key) for key in tables[str(each.account_key)]]) for each in lookups]
+        loaded_written = [table[at] for each, table in contents for at in each.writable_indexes]
+        loaded_read = [table[at] for each, table in contents for at in each.readonly_indexes]
+    except (KeyError, IndexError):
+        raise TransactionRefused("it takes accounts from a lookup table that doesn't hold them") from None
+    split = len(static) - header.num_readonly_unsigned_accounts
+    keys = _Keys(static[0], static[1:split], static[split:], loaded_written, loaded_read)
+    if len(set(keys.all())) != len(keys.all()):
+        raise TransactionRefused("it names an account twice")
+    return keys
+
+
+def _associated(owner: Pubkey, asset: Asset) -> Pubkey:
+    return get_associated_token_address(owner, Pubkey.from_string(asset.mint), Pubkey.from_string(asset.token_program))
+
+
+def _is_free(account: Account | None) -> bool:
+    """Tell whether an associated account could still be opened there."""
+    return account is None or (account.owner == str(SYSTEM_PROGRAM) and not account.data)
+
+
+def _held_by(session: Pubkey, account: Account | None) -> _Holding | None:
+    """Read `account`; None unless it is a token account of the session wallet."""
+    if account is None or account.owner not in (str(TOKEN_PROGRAM), str(TOKEN_2022_PROGRAM)):
+        return None
+    data = account.data
+    extended = account.owner == str(TOKEN_2022_PROGRAM) and len(data) > TOKEN_ACCOUNT_BYTES
+    if extended and (len(data) == MULTISIG_BYTES or data[TOKEN_ACCOUNT_BYTES] != KIND_ACCOUNT):
+        return None
+    if len(data) < TOKEN_ACCOUNT_BYTES or not data[STATE] or data[32:64] != bytes(session):
+        return None
+    return _Holding(
+        Pubkey.from_bytes(data[:32]), Pubkey.from_string(account.owner), int.from_bytes(data[64:72], "little")
+    )
+
+
+def _decimals(mint: Pubkey, token_program: Pubkey, account: Account | None) -> int:
+    if account is None or account.owner != str(token_program) or len(account.data) < MINT_BYTES:
+        raise TransactionRefused(f"it can open the session wallet's account for {mint}, which is no mint")
+    return account.data[DECIMALS]
