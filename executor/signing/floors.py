@@ -9,7 +9,7 @@ wallet that the transaction can write:
 |---|---|
 | Revoke | nobody is the account's delegate |
 | SetAuthority(CloseAccount, none) | nobody but its owner may close it |
-| TransferChecked of the floor to itself | it is there, of this mint, holds the floor, belongs to the session, isn't frozen |
+| TransferChecked of the floor to itself | it is there, the session's, of this mint, not frozen, and holds the floor |
 
 and at last, for the wallet itself, a System transfer of the lamport floor to itself: it holds the floor, still belongs
 to the System program, and has no data.

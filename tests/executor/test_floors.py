@@ -1,0 +1,778 @@
+"""Floors against a program that does whatever it likes with the session key's signature, in the real VM."""
+
+import itertools
+import random
+from typing import NamedTuple
+
+import pytest
+from solders.account import Account as VmAccount
+from solders.address_lookup_table_account import ID as TABLE_PROGRAM
+from solders.address_lookup_table_account import AddressLookupTableAccount
+from solders.hash import Hash
+from solders.instruction import AccountMeta, Instruction
+from solders.keypair import Keypair
+from solders.litesvm import LiteSVM
+from solders.message import Message, MessageV0
+from solders.pubkey import Pubkey
+from solders.system_program import (
+    AllocateParams,
+    AssignParams,
+    CreateAccountParams,
+    CreateAccountWithSeedParams,
+    TransferParams,
+    allocate,
+    assign,
+    create_account,
+    create_account_with_seed,
+    transfer,
+)
+from solders.token.associated import get_associated_token_address
+from solders.transaction import VersionedTransaction
+from solders.transaction_metadata import FailedTransactionMetadata
+
+from executor.assets import NATIVE_MINT, Asset
+from executor.authorization import Authorization
+from executor.errors import TransactionRefused
+from executor.rails import Account
+from executor.signing.floors import (
+    TokenFloor,
+    floor_instructions,
+    mints_of,
+    named_accounts,
+    token_floors,
+    with_floors,
+)
+from executor.solana import (
+    ASSOCIATED_TOKEN_PROGRAM,
+    MEMO_PROGRAM,
+    SYSTEM_PROGRAM,
+    TOKEN_2022_PROGRAM,
+    TOKEN_PROGRAM,
+    create_associated_account,
+    memo,
+    mint_to,
+    transfer_checked,
+)
+from tests import puppet
+
+SIGNATURE_LAMPORTS = 5_000
+SPENDABLE_LAMPORTS = 3_000_000
+"""What the wallet may spend besides the fee: enough for a new account."""
+
+OWNER, CLOSER = 2, 3
+"""The authorities over an account, as SetAuthority counts them."""
+
+
+class Kind(NamedTuple):
+    """What the tokens are: whose program, what their mints' extensions say, and whether wrapped SOL is sold."""
+
+    token_program: Pubkey
+    extension: bytes = b""
+    mint_bytes: int = 82
+    account_bytes: int = 165
+    sells_wrapped: bool = False
+
+
+FEE = bytes([26, 0, 0, 0]) + (500).to_bytes(2, "little") + (10**9).to_bytes(8, "little")
+KINDS = {
+    "the token program": Kind(TOKEN_PROGRAM),
+    "wrapped SOL": Kind(TOKEN_PROGRAM, sells_wrapped=True),
+    "Token-2022": Kind(TOKEN_2022_PROGRAM),
+    "Token-2022 with a fee of 5 percent": Kind(TOKEN_2022_PROGRAM, FEE, 165 + 1 + 4 + 108, 178),
+}
+
+
+class Holding(NamedTuple):
+    """A token account, read on its own here."""
+
+    mint: Pubkey
+    owner: Pubkey
+    units: int
+    delegate: bytes | None
+    closer: bytes | None
+
+
+class Lab:
+    """A session wallet with some tokens, and the puppet, which is called in its name.
+
+    The wallet sells 100 of its 1,000 units of one token for 40 of another, of which it has 10. It has 500 of a third,
+    in an account whose address the puppet can use again, none of a fourth in an account that is open, and no account
+    for the fifth.
+    """
+
+    def __init__(self, kind):
+        self.kind, self.program = kind, kind.token_program
+        self.vm = LiteSVM()
+        self.random = random.Random(5)
+        self.puppet = self.key().pubkey()
+        self.vm.add_program(self.puppet, puppet.program())
+        self.taker = puppet.own_key(self.puppet)
+        self.script = self.key().pubkey()
+        self.maker, self.keypair, self.thief = self.key(), self.key(), self.key().pubkey()
+        self.session = self.keypair.pubkey()
+        for each in (self.maker.pubkey(), self.session, self.taker):
+            self.vm.airdrop(each, 10**10)
+        self.mints = [self.make_mint(decimals) for decimals in (6, 9, 5, 0, 2)]
+        if kind.sells_wrapped:
+            self.mints[0] = Pubkey.from_string(NATIVE_MINT)
+            self.vm.set_account(self.mints[0], VmAccount(10**9, bytes(44) + b"\x09\x01" + bytes(36), TOKEN_PROGRAM))
+        self.sold, self.bought, self.third, self.fourth, self.fifth = self.mints
+        self.seeded = Pubkey.create_with_seed(self.taker, "third", self.program)
+        self.fill(self.session, self.sold, 1_000)
+        self.fill(self.session, self.bought, 10)
+        self.fill(self.session, self.fourth, 0)
+        self.make_third(500)
+        for mint in self.mints:
+            self.fill(self.taker, mint, 10_000)
+        self.named = [
+            self.script,
+            self.session,
+            *self.mints[:4],
+            *(self.at(self.session, mint) for mint in (self.sold, self.bought, self.fourth)),
+            self.seeded,
+            *(self.at(self.taker, mint) for mint in self.mints[:4]),
+            self.taker,
+            self.thief,
+            self.program,
+            SYSTEM_PROGRAM,
+            ASSOCIATED_TOKEN_PROGRAM,
+        ]
+        self.lamport_floor = self.vm.get_balance(self.session) - SIGNATURE_LAMPORTS - SPENDABLE_LAMPORTS
+
+    # Setting up
+
+    def key(self):
+        return Keypair.from_seed(self.random.randbytes(32))
+
+    def at(self, owner, mint):
+        return get_associated_token_address(owner, mint, self.program)
+
+    def do(self, *instructions, signers=()):
+        signers = [self.maker, *signers]
+        message = MessageV0.try_compile(self.maker.pubkey(), list(instructions), [], self.vm.latest_blockhash())
+        result = self.vm.send_transaction(VersionedTransaction(message, signers))
+        self.vm.expire_blockhash()
+        assert not isinstance(result, FailedTransactionMetadata), result
+
+    def new_account(self, size):
+        made = self.key()
+        rent = self.vm.minimum_balance_for_rent_exemption(size)
+        return made, create_account(
+            CreateAccountParams(
+                from_pubkey=self.maker.pubkey(), to_pubkey=made.pubkey(), lamports=rent, space=size, owner=self.program
+            )
+        )
+
+    def make_mint(self, decimals, extension=None):
+        extension, size = (self.kind.extension, self.kind.mint_bytes) if extension is None else extension
+        made, create = self.new_account(size)
+        extended = [self.token(extension, made.pubkey())] if extension else []
+        initialized = self.token(bytes([20, decimals]) + bytes(self.maker.pubkey()) + b"\0", made.pubkey())
+        self.do(create, *extended, initialized, signers=[made])
+        return made.pubkey()
+
+    def fill(self, owner, mint, units):
+        account = self.at(owner, mint)
+        self.do(create_associated_account(self.maker.pubkey(), owner, mint, self.program))
+        if mint == Pubkey.from_string(NATIVE_MINT):
+            self.do(
+                transfer(TransferParams(from_pubkey=self.maker.pubkey(), to_pubkey=account, lamports=units)),
+                self.token(b"\x11", account),
+            )
+        else:
+            self.do(self.mint_to(mint, account, units))
+
+    def mint_to(self, mint, account, units):
+        made = mint_to(mint, account, self.maker.pubkey(), units)
+        return Instruction(self.program, bytes(made.data), made.accounts)
+
+    def make_third(self, units):
+        made, create = self.new_account(self.kind.account_bytes)
+        self.do(
+            create,
+            self.token(b"\x12" + bytes(self.session), made.pubkey(), self.third),
+            self.mint_to(self.third, made.pubkey(), units),
+            signers=[made],
+        )
+        self.vm.set_account(self.seeded, self.vm.get_account(made.pubkey()))
+
+    # What the puppet may be told to do
+
+    def token(self, data, *accounts, signer=None):
+        metas = [AccountMeta(each, is_signer=False, is_writable=True) for each in accounts]
+        signers = [AccountMeta(signer, is_signer=True, is_writable=False)] if signer else []
+        return Instruction(self.program, data, metas + signers)
+
+    def move(self, mint, source, destination, units, signer=None):
+        decimals = self.vm.get_account(mint).data[44]
+        return transfer_checked(source, mint, destination, signer or self.session, units, decimals, self.program)
+
+    def give(self, mint, units, source=None):
+        """Move `units` from the wallet to the taker."""
+        return self.move(mint, source or self.at(self.session, mint), self.at(self.taker, mint), units)
+
+    def get(self, mint, units, destination=None):
+        """Move `units` from the taker to the wallet, which gets that much even if there is a fee."""
+        gross = -(-units * 100 // 95) if self.kind.extension else units
+        return self.move(
+            mint, self.at(self.taker, mint), destination or self.at(self.session, mint), gross, signer=self.taker
+        )
+
+    def swap(self):
+        return [self.give(self.sold, 100), self.get(self.bought, 40)]
+
+    def pay(self, destination, lamports):
+        return transfer(TransferParams(from_pubkey=self.session, to_pubkey=destination, lamports=lamports))
+
+    def approve(self, account, delegate, signer=None):
+        return self.token(b"\x04" + (2**63).to_bytes(8, "little"), account, delegate, signer=signer or self.session)
+
+    def set_authority(self, account, which, new, signer=None):
+        return self.token(bytes([6, which, 1]) + bytes(new), account, signer=signer or self.session)
+
+    def close(self, account):
+        return self.token(b"\x09", account, self.thief, signer=self.session)
+
+    def open_fifth(self):
+        return create_associated_account(self.session, self.session, self.fifth, self.program)
+
+    # Calling it
+
+    def call(self, script):
+        """Return the instruction that makes the puppet do `script`."""
+        named = self.write(script)
+        read = {self.script, self.program, SYSTEM_PROGRAM, ASSOCIATED_TOKEN_PROGRAM}
+        metas = [AccountMeta(each, is_signer=each == self.session, is_writable=each not in read) for each in named]
+        return Instruction(self.puppet, b"", metas)
+
+    def write(self, script):
+        """Let the puppet do `script` whenever it is called next; return the accounts that it needs."""
+        used = dict.fromkeys(meta.pubkey for each in script for meta in each.accounts)
+        named = [*self.named, *(each for each in used if each not in self.named)]
+        self.vm.set_account(self.script, VmAccount(10**10, puppet.script(self.puppet, script, named), self.puppet))
+        return named
+
+    def message(self, *instructions, tables=()):
+        return MessageV0.try_compile(self.session, list(instructions), list(tables), self.vm.latest_blockhash())
+
+    def authorization(self, **changes):
+        program = str(self.program)
+        return Authorization(
+            wallet="",
+            agent_id="",
+            execution_id="",
+            attempt=1,
+            rail="",
+            session_pubkey=str(self.session),
+            sell=Asset(symbol="SOLD", mint=str(self.sold), decimals=6, token_program=program),
+            sell_amount=100,
+            buy=Asset(symbol="BOUGHT", mint=str(self.bought), decimals=9, token_program=program),
+            min_received=40,
+            entry_hash="",
+            expires_at_ms=0,
+            claim="",
+        )._replace(**changes)
+
+    def accounts(self, addresses):
+        found = {address: self.vm.get_account(Pubkey.from_string(address)) for address in addresses}
+        return {
+            address: each and Account(str(each.owner), each.lamports, bytes(each.data))
+            for address, each in found.items()
+        }
+
+    def floors(self, message, tables=(), **changes):
+        contents = {str(table.key): [str(key) for key in table.addresses] for table in tables}
+        accounts = self.accounts(named_accounts(message, contents))
+        accounts |= self.accounts(mints_of(str(self.session), accounts))
+        return token_floors(message, contents, self.authorization(**changes), accounts)
+
+    def floored(self, message, tables=()):
+        contents = {str(table.key): [str(key) for key in table.addresses] for table in tables}
+        floors = self.floors(message, tables)
+        return with_floors(message, contents, floor_instructions(str(self.session), floors, self.lamport_floor))
+
+    def send(self, message):
+        """Sign and execute; return which instruction undid it, by number, or None."""
+        result = self.vm.send_transaction(VersionedTransaction(message, [self.keypair]))
+        return result.err().index if isinstance(result, FailedTransactionMetadata) else None
+
+    # Looking at it
+
+    def holding(self, account):
+        found = self.vm.get_account(account)
+        if found is None or found.owner != self.program:
+            return None
+        data = bytes(found.data)
+        return Holding(
+            Pubkey.from_bytes(data[:32]),
+            Pubkey.from_bytes(data[32:64]),
+            int.from_bytes(data[64:72], "little"),
+            data[76:108] if data[72] else None,
+            data[133:165] if data[129] else None,
+        )
+
+    def snapshot(self):
+        """Return the wallet's token accounts, byte for byte."""
+        mints = (self.sold, self.bought, self.fourth, self.fifth)
+        return [self.vm.get_account(each) for each in (self.seeded, *(self.at(self.session, mint) for mint in mints))]
+
+    def floor_of(self, message, number, tables=()):
+        """Return whose floor the instruction `number` of `message` is, and which of the account's it is."""
+        contents = {str(table.key): [str(key) for key in table.addresses] for table in tables}
+        instruction = message.instructions[number]
+        keys = named_accounts(message, contents)
+        account = Pubkey.from_string(keys[instruction.accounts[0]])
+        names = {self.session: "the wallet", self.seeded: "third"}
+        names |= {
+            self.at(self.session, mint): name
+            for mint, name in zip(self.mints, ("sold", "bought", "third", "fourth", "fifth"), strict=True)
+        }
+        assert keys[instruction.program_id_index] in (str(self.program), str(SYSTEM_PROGRAM))
+        which = {5: REVOKE, 6: CLOSE, 12: KEEP, 2: 0}[bytes(instruction.data)[0]]
+        return names[account], which
+
+    def table(self, addresses):
+        """Put a lookup table onto the chain."""
+        key = self.key().pubkey()
+        head = b"\x01\0\0\0" + b"\xff" * 8 + bytes(8) + b"\0" + b"\0" * 35
+        content = head + b"".join(map(bytes, addresses))
+        self.vm.set_account(key, VmAccount(10**9, content, TABLE_PROGRAM))
+        self.vm.warp_to_slot(10)
+        return AddressLookupTableAccount(key, addresses)
+
+    def harms(self):
+        """Return what the wallet has lost that no swap may cost it."""
+        must_keep = {
+            self.at(self.session, self.sold): (self.sold, 900),
+            self.at(self.session, self.bought): (self.bought, 50),
+            self.seeded: (self.third, 500),
+            self.at(self.session, self.fourth): (self.fourth, 0),
+        }
+        if self.holding(self.at(self.session, self.fifth)) is not None:
+            must_keep[self.at(self.session, self.fifth)] = (self.fifth, 0)
+        harms = []
+        for account, (mint, units) in must_keep.items():
+            held = self.holding(account)
+            if held is None or held[:2] != (mint, self.session) or held.units < units or held[3:] != (None, None):
+                harms.append(f"{account} must hold {units}: {held}")
+        wallet = self.vm.get_account(self.session)
+        if wallet.owner != SYSTEM_PROGRAM or wallet.data or wallet.lamports < self.lamport_floor:
+            harms.append(f"the wallet: {wallet}")
+        return harms
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
+def lab(request):
+    return Lab(request.param)
+
+
+def test_the_puppet_does_what_it_is_told(lab):
+    assert lab.send(lab.message(lab.call([lab.pay(lab.thief, 10**9), lab.pay(lab.thief, 1)]))) is None
+    assert lab.vm.get_balance(lab.thief) == 10**9 + 1
+
+
+REVOKE, CLOSE, KEEP = 0, 1, 2
+"""The floor instructions of one account, in their order."""
+
+ATTACKS = {
+    "one unit more of what is sold": lambda lab: [*lab.swap(), lab.give(lab.sold, 1)],
+    "one unit less for it": lambda lab: [lab.give(lab.sold, 100), lab.get(lab.bought, 39)],
+    "nothing for it": lambda lab: [lab.give(lab.sold, 100)],
+    "what was bought goes back": lambda lab: [*lab.swap(), lab.give(lab.bought, 1)],
+    "everything is taken, and less returned": lambda lab: [
+        lab.give(lab.sold, 1_000),
+        lab.get(lab.sold, 899),
+        lab.get(lab.bought, 40),
+    ],
+    "another token": lambda lab: [*lab.swap(), lab.give(lab.third, 1, source=lab.seeded)],
+    "another token is burnt": lambda lab: [
+        *lab.swap(),
+        lab.token(b"\x08" + (1).to_bytes(8, "little"), lab.seeded, lab.third, signer=lab.session),
+    ],
+    "lamports": lambda lab: [*lab.swap(), lab.pay(lab.thief, SPENDABLE_LAMPORTS + 1)],
+    "the wallet is given to the program": lambda lab: [
+        *lab.swap(),
+        assign(AssignParams(pubkey=lab.session, owner=lab.puppet)),
+    ],
+    "the wallet gets data": lambda lab: [*lab.swap(), allocate(AllocateParams(pubkey=lab.session, space=80))],
+    "an account is given away": lambda lab: [*lab.swap(), lab.set_authority(lab.seeded, OWNER, lab.taker)],
+    "an account is given away, the session its delegate and close authority": lambda lab: [
+        *lab.swap(),
+        lab.set_authority(lab.seeded, OWNER, lab.taker),
+        lab.approve(lab.seeded, lab.session, signer=lab.taker),
+        lab.set_authority(lab.seeded, CLOSER, lab.session, signer=lab.taker),
+    ],
+    "a delegate of what is sold": lambda lab: [*lab.swap(), lab.approve(lab.at(lab.session, lab.sold), lab.taker)],
+    "a delegate of what is bought": lambda lab: [*lab.swap(), lab.approve(lab.at(lab.session, lab.bought), lab.taker)],
+    "a delegate of another token": lambda lab: [*lab.swap(), lab.approve(lab.seeded, lab.taker)],
+    "a close authority": lambda lab: [
+        *lab.swap(),
+        lab.set_authority(lab.at(lab.session, lab.bought), CLOSER, lab.taker),
+    ],
+    "an account is closed for its rent": lambda lab: [*lab.swap(), lab.close(lab.at(lab.session, lab.fourth))],
+    "an account is closed and made anew for another token": lambda lab: [
+        *lab.swap(),
+        lab.give(lab.third, 500, source=lab.seeded),
+        lab.close(lab.seeded),
+        create_account_with_seed(
+            CreateAccountWithSeedParams(
+                from_pubkey=lab.taker,
+                to_pubkey=lab.seeded,
+                base=lab.taker,
+                seed="third",
+                lamports=10**8,
+                space=lab.kind.account_bytes,
+                owner=lab.program,
+            )
+        ),
+        lab.token(b"\x12" + bytes(lab.session), lab.seeded, lab.fourth),
+        lab.get(lab.fourth, 500, destination=lab.seeded),
+    ],
+    "an account is opened for what may come one day, with a delegate": lambda lab: [
+        *lab.swap(),
+        lab.open_fifth(),
+        lab.approve(lab.at(lab.session, lab.fifth), lab.taker),
+    ],
+    "an account is opened for what may come one day, with a close authority": lambda lab: [
+        *lab.swap(),
+        lab.open_fifth(),
+        lab.set_authority(lab.at(lab.session, lab.fifth), CLOSER, lab.taker),
+    ],
+}
+
+UNDONE_BY = {
+    "one unit more of what is sold": ("sold", KEEP),
+    "one unit less for it": ("bought", KEEP),
+    "nothing for it": ("bought", KEEP),
+    "what was bought goes back": ("bought", KEEP),
+    "everything is taken, and less returned": ("sold", KEEP),
+    "another token": ("third", KEEP),
+    "another token is burnt": ("third", KEEP),
+    "lamports": ("the wallet", 0),
+    "the wallet is given to the program": ("the wallet", 0),
+    "the wallet gets data": ("the wallet", 0),
+    "an account is given away": ("third", REVOKE),
+    "an account is given away, the session its delegate and close authority": ("third", KEEP),
+    "a close authority": ("bought", CLOSE),
+    "an account is closed for its rent": ("fourth", REVOKE),
+    "an account is closed and made anew for another token": ("third", KEEP),
+    "an account is opened for what may come one day, with a close authority": ("fifth", CLOSE),
+}
+"""Which account's floor undoes the attack, and by which instruction. The others land, and leave no harm."""
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_attack_harms_without_floors_and_never_with_them(lab, attack):
+    script = ATTACKS[attack](lab)
+    unprotected = lab.message(lab.call(script))
+    protected = lab.floored(unprotected)
+    before = lab.snapshot()
+    undone = lab.send(protected)
+    if attack in UNDONE_BY:
+        assert lab.floor_of(protected, undone) == UNDONE_BY[attack]
+        assert lab.snapshot() == before
+    else:
+        assert undone is None
+        assert lab.harms() == []
+        return
+    assert lab.send(unprotected) is None
+    assert lab.harms()
+
+
+@pytest.mark.parametrize("attack", sorted(ATTACKS.keys() - UNDONE_BY.keys()))
+def test_an_attack_that_floors_mend_harms_without_them(lab, attack):
+    assert lab.send(lab.message(lab.call(ATTACKS[attack](lab)))) is None
+    assert lab.harms()
+
+
+@pytest.mark.parametrize("how", ["closed", "unwrapped"])
+def test_wrapped_sol_is_not_unwrapped_beyond_its_floor(how):
+    lab = Lab(KINDS["wrapped SOL"])
+    account = lab.at(lab.session, lab.sold)
+    unwrap = lab.token(b"\x2d\x01" + (101).to_bytes(8, "little"), account, lab.taker, signer=lab.session)
+    taken = {"closed": lab.close(account), "unwrapped": unwrap}[how]
+    unprotected = lab.message(lab.call([taken, lab.get(lab.bought, 40)]))
+    protected = lab.floored(unprotected)
+    assert lab.floor_of(protected, lab.send(protected)) == ("sold", REVOKE if how == "closed" else KEEP)
+    assert lab.send(unprotected) is None
+    assert lab.harms()
+
+
+def test_an_associated_account_of_the_token_program_is_not_given_away():
+    lab = Lab(KINDS["the token program"])
+    given = lab.set_authority(lab.at(lab.session, lab.sold), OWNER, lab.taker)
+    back = lab.approve(lab.at(lab.session, lab.sold), lab.session, signer=lab.taker)
+    protected = lab.floored(lab.message(lab.call([*lab.swap(), given, back])))
+    assert lab.floor_of(protected, lab.send(protected)) == ("sold", CLOSE)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations((REVOKE, CLOSE, KEEP))))
+def test_only_a_transfer_after_revoke_proves_who_owns_the_account(lab, order):
+    given = ATTACKS["an account is given away, the session its delegate and close authority"](lab)
+    unprotected = lab.message(lab.call(given))
+    third = [each for each in lab.floors(unprotected) if each.mint == lab.third]
+    *for_account, for_wallet = floor_instructions(str(lab.session), third, lab.lamport_floor)
+    reordered = with_floors(unprotected, {}, [*(for_account[each] for each in order), for_wallet])
+    proved = order.index(REVOKE) < order.index(KEEP)
+    assert (lab.send(reordered) is not None) == proved
+
+
+def test_a_lamport_floor_of_nothing_would_let_the_wallet_be_given_away(lab):
+    given = lab.message(assign(AssignParams(pubkey=lab.session, owner=lab.puppet)), lab.pay(lab.session, 0))
+    assert lab.send(given) is None
+    with pytest.raises(TransactionRefused, match="less than 1"):
+        floor_instructions(str(lab.session), [], 0)
+
+
+def test_a_simulation_of_a_program_that_can_tell_proves_nothing(lab):
+    """The program reads an account that its author writes after the simulation: any program can do the like."""
+    message = lab.message(lab.call([*lab.swap(), lab.give(lab.third, 0, source=lab.seeded)]))
+    transaction = VersionedTransaction(message, [lab.keypair])
+    simulated = lab.vm.simulate_transaction(transaction)
+    assert not isinstance(simulated, FailedTransactionMetadata)
+    protected = lab.floored(message)
+    lab.write([*lab.swap(), lab.give(lab.third, 500, source=lab.seeded)])
+    assert lab.floor_of(protected, lab.send(protected)) == ("third", KEEP)
+    assert lab.send(message) is None
+    assert lab.harms()
+
+
+HONEST = {
+    "a swap": lambda lab: lab.swap(),
+    "more for less": lambda lab: [lab.give(lab.sold, 99), lab.get(lab.bought, 41)],
+    "everything is taken, and enough returned": lambda lab: [
+        lab.give(lab.sold, 1_000),
+        lab.get(lab.sold, 900),
+        lab.get(lab.bought, 40),
+    ],
+    "all lamports that may be spent": lambda lab: [*lab.swap(), lab.pay(lab.thief, SPENDABLE_LAMPORTS)],
+    "another account is opened": lambda lab: [*lab.swap(), lab.open_fifth()],
+}
+
+
+@pytest.mark.parametrize("script", HONEST.values(), ids=HONEST)
+def test_an_honest_program_lands_with_floors(lab, script):
+    assert lab.send(lab.floored(lab.message(lab.call(script(lab))))) is None
+    assert lab.harms() == []
+
+
+def test_the_bought_tokens_account_may_be_opened_in_the_transaction(lab):
+    lab.bought = lab.fifth
+    lab.fill(lab.taker, lab.fifth, 0)
+    script = [lab.give(lab.sold, 100), lab.get(lab.fifth, 40)]
+    opened = lab.message(lab.open_fifth(), lab.call(script))
+    floored = lab.floored(opened)
+    assert lab.send(floored) is None
+    assert lab.holding(lab.at(lab.session, lab.fifth)) == Holding(lab.fifth, lab.session, 40, None, None)
+    lab = Lab(lab.kind)
+    lab.bought = lab.fifth
+    short = lab.floored(lab.message(lab.open_fifth(), lab.call([lab.give(lab.sold, 100), lab.get(lab.fifth, 39)])))
+    assert lab.floor_of(short, lab.send(short)) == ("fifth", KEEP)
+
+
+def test_accounts_from_lookup_tables_keep_their_floors(lab):
+    call = lab.call(lab.swap())
+    table = lab.table([each.pubkey for each in call.accounts if not each.is_signer])
+    unprotected = lab.message(call, tables=[table])
+    assert len(unprotected.address_table_lookups[0].writable_indexes) > 8
+    protected = lab.floored(unprotected, [table])
+    assert lab.program in protected.account_keys
+    lab.write([*lab.swap(), lab.give(lab.third, 1, source=lab.seeded)])
+    assert lab.floor_of(protected, lab.send(protected), [table]) == ("third", KEEP)
+    lab.write(lab.swap())
+    lab.vm.expire_blockhash()
+    protected = lab.floored(lab.message(call, tables=[table]), [table])
+    assert lab.send(protected) is None
+    assert lab.harms() == []
+
+
+def test_a_legacy_message_keeps_its_kind(lab):
+    legacy = Message.new_with_blockhash([lab.call(lab.swap())], lab.session, lab.vm.latest_blockhash())
+    protected = lab.floored(legacy)
+    assert isinstance(protected, Message)
+    assert lab.send(protected) is None
+    assert lab.harms() == []
+
+
+def test_what_it_can_not_write_gets_no_floor(lab):
+    call = lab.call(lab.swap())
+    read = [
+        AccountMeta(each.pubkey, each.is_signer, each.is_writable and each.pubkey != lab.seeded)
+        for each in call.accounts
+    ]
+    message = lab.message(Instruction(call.program_id, b"", read))
+    assert lab.seeded not in [each.account for each in lab.floors(message)]
+    assert lab.send(lab.floored(message)) is None
+
+
+@pytest.mark.parametrize("extension", [b"\x24\x00" + bytes(32) + bytes(MEMO_PROGRAM), FEE], ids=["a hook", "a fee"])
+def test_a_transfer_to_itself_pays_no_fee_and_calls_no_hook(extension):
+    lab = Lab(KINDS["Token-2022"])
+    mint = lab.make_mint(6, (extension, 165 + 1 + 4 + (64 if extension[0] == 0x24 else 108)))
+    lab.fill(lab.session, mint, 1_000)
+    account = lab.at(lab.session, mint)
+    before = lab.vm.get_account(account)
+    kept = lab.message(
+        *floor_instructions(str(lab.session), [TokenFloor(account, mint, lab.program, 6, 1_000)], 1),
+    )
+    assert lab.send(kept) is None
+    assert lab.vm.get_account(account) == before
+
+
+def test_an_account_that_wants_memos_undoes_the_transaction():
+    lab = Lab(KINDS["Token-2022"])
+    account = lab.at(lab.session, lab.sold)
+    metas = [
+        AccountMeta(account, is_signer=False, is_writable=True),
+        AccountMeta(lab.session, is_signer=True, is_writable=True),
+        AccountMeta(SYSTEM_PROGRAM, is_signer=False, is_writable=False),
+        AccountMeta(lab.session, is_signer=True, is_writable=False),
+    ]
+    room = Instruction(lab.program, b"\x1d\x08\x00", metas)
+    wanted = lab.token(b"\x1e\x00", account, signer=lab.session)
+    assert lab.send(lab.message(room, wanted)) is None
+    protected = lab.floored(lab.message(lab.call(lab.swap())))
+    assert lab.floor_of(protected, lab.send(protected)) == ("sold", KEEP)
+
+
+REFUSALS = {
+    "it brings the bought token nowhere": (
+        "can't bring BOUGHT",
+        lambda lab: lab.floors(lab.message(memo(b"", lab.session))),
+    ),
+    "the bought token's account is another's": (
+        "can't bring BOUGHT",
+        lambda lab: (
+            lab.vm.set_account(lab.at(lab.session, lab.bought), lab.vm.get_account(lab.at(lab.taker, lab.bought))),
+            lab.floors(lab.message(lab.call(lab.swap()))),
+        ),
+    ),
+    "the wallet holds less than is for sale": (
+        "-1 base units",
+        lambda lab: lab.floors(lab.message(lab.call(lab.swap())), sell_amount=1_001),
+    ),
+    "no account can hold as much": (
+        "18446744073709551616 base units",
+        lambda lab: lab.floors(lab.message(lab.call(lab.swap())), min_received=2**64 - 10),
+    ),
+    "it can open an account for a mint that isn't there yet": (
+        "no mint",
+        lambda lab: lab.floors(
+            lab.message(
+                lab.call(lab.swap()),
+                create_associated_account(lab.session, lab.session, Pubkey([7] * 32), lab.program),
+            )
+        ),
+    ),
+    "another signer": (
+        "2 signers",
+        lambda lab: lab.floors(
+            lab.message(memo(b"", lab.thief), memo(b"", lab.session)),
+        ),
+    ),
+    "a table that isn't known": (
+        "doesn't hold them",
+        lambda lab: named_accounts(lab.message(lab.call(lab.swap()), tables=[lab.table(lab.mints)]), {}),
+    ),
+    "a place that the table doesn't have": (
+        "doesn't hold them",
+        lambda lab: named_accounts(
+            lab.message(lab.call(lab.swap()), tables=[table := lab.table(lab.mints)]), {str(table.key): []}
+        ),
+    ),
+    "a key twice": (
+        "twice",
+        lambda lab: named_accounts(
+            lab.message(lab.call(lab.swap()), tables=[table := lab.table(lab.mints)]),
+            {str(table.key): [str(lab.session)] * 5},
+        ),
+    ),
+    "a floor on what it reads": (
+        "reads",
+        lambda lab: with_floors(
+            lab.message(memo(b"", lab.session), lab.call(lab.swap())), {}, [lab.token(b"", lab.script)]
+        ),
+    ),
+    "a floor that another signs": (
+        "signed by",
+        lambda lab: with_floors(lab.message(memo(b"", lab.session)), {}, [memo(b"", lab.thief)]),
+    ),
+    "a program that it writes": (
+        "to write it",
+        lambda lab: with_floors(
+            lab.message(lab.token(b"", MEMO_PROGRAM), tables=[table := lab.table([MEMO_PROGRAM])]),
+            {str(table.key): [str(MEMO_PROGRAM)]},
+            [memo(b"", lab.session)],
+        ),
+    ),
+    "a packet too long": (
+        "packet's 1232",
+        lambda lab: lab.floored(lab.message(lab.call(lab.swap()), memo(bytes(400), lab.session))),
+    ),
+    "too many accounts": (
+        "257 accounts",
+        lambda lab: with_floors(
+            lab.message(
+                lab.token(b"", *(keys := [Pubkey(each.to_bytes(32, "big")) for each in range(1, 254)])),
+                tables=[table := lab.table(keys)],
+            ),
+            {str(table.key): [str(key) for key in keys]},
+            [memo(b"", lab.session), lab.pay(lab.session, 1)],
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(("match", "make"), REFUSALS.values(), ids=REFUSALS)
+def test_what_floors_can_not_hold_is_refused(match, make):
+    with pytest.raises(TransactionRefused, match=match):
+        make(Lab(KINDS["the token program"]))
+
+
+def test_every_instruction_sees_just_the_accounts_that_it_saw():
+    """Messages of any shape: what each old instruction is handed, and with which rights, doesn't change."""
+    choose = random.Random(11)
+    for _ in range(300):
+        keys = [Pubkey(choose.randbytes(32)) for _ in range(24)]
+        payer, callee, floored = keys[0], keys[1], keys[2:6]
+        metas = [AccountMeta(key, key == payer, choose.random() < 0.5) for key in choose.sample(keys, 12)]
+        metas = [
+            AccountMeta(each.pubkey, each.is_signer, True if each.pubkey in floored else each.is_writable)
+            for each in metas
+        ]
+        tables = [AddressLookupTableAccount(Pubkey(choose.randbytes(32)), choose.sample(keys[1:], 8)) for _ in range(2)]
+        contents = {str(each.key): [str(key) for key in each.addresses] for each in tables}
+        program = Pubkey(choose.randbytes(32))
+        called = [Instruction(program, choose.randbytes(3), choose.sample(metas, 8)) for _ in range(3)]
+        message = MessageV0.try_compile(payer, called, tables, Hash.default())
+        if callee in {meta.pubkey for meta in metas if meta.is_writable}:
+            continue
+        floors = [
+            Instruction(callee, b"x", [AccountMeta(key, False, True), AccountMeta(payer, True, False)])
+            for key in floored
+        ]
+        wider = with_floors(message, contents, floors)
+        before, after = handed(message, contents), handed(wider, contents)
+        assert after[: len(before)] == before
+        assert [(each[0], [key for key, *_ in each[2]]) for each in after[len(before) :]] == [
+            (callee, [key, payer]) for key in floored
+        ]
+        assert all(each[2][0][2] for each in after[len(before) :])
+        assert wider.recent_blockhash == message.recent_blockhash
+
+
+def handed(message, tables):
+    """Return each instruction's program, data, and accounts with whether they sign and can be written."""
+    lookups = message.address_table_lookups
+    keys = [(key, message.is_signer(at), at) for at, key in enumerate(message.account_keys)]
+    header = message.header
+    unsigned = len(keys) - header.num_readonly_unsigned_accounts
+    keys = [(key, signs, at == 0 or header.num_required_signatures <= at < unsigned) for key, signs, at in keys]
+    for rights, which in ((True, "writable_indexes"), (False, "readonly_indexes")):
+        for each in lookups:
+            table = tables[str(each.account_key)]
+            keys += [(Pubkey.from_string(table[at]), False, rights) for at in bytes(getattr(each, which))]
+    return [
+        (keys[each.program_id_index][0], bytes(each.data), [keys[at] for at in bytes(each.accounts)])
+        for each in message.instructions
+    ]
