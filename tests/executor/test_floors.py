@@ -586,6 +586,35 @@ def test_accounts_from_lookup_tables_keep_their_floors(lab):
     assert lab.harms() == []
 
 
+def test_a_table_that_is_left_with_nothing_goes(lab):
+    call = lab.call(lab.swap())
+    table = lab.table([lab.program])
+    protected = lab.floored(lab.message(call, tables=[table]), [table])
+    assert not protected.address_table_lookups
+    assert lab.send(protected) is None
+    assert lab.harms() == []
+
+
+SESSION = bytes([9] * 32)
+HELD = bytes(32) + SESSION + bytes(44) + b"\x01" + bytes(56)
+NO_ACCOUNTS = {
+    "another's": (TOKEN_PROGRAM, bytes(165)),
+    "not initialized": (TOKEN_PROGRAM, HELD[:108] + bytes(57)),
+    "too short": (TOKEN_PROGRAM, HELD[:-1]),
+    "another program's": (MEMO_PROGRAM, HELD),
+    "a mint with extensions": (TOKEN_2022_PROGRAM, HELD + b"\x01"),
+    "a multisig with the session wallet among its signers": (TOKEN_2022_PROGRAM, (HELD + b"\x02").ljust(355, b"\0")),
+}
+
+
+@pytest.mark.parametrize(("program", "data"), NO_ACCOUNTS.values(), ids=NO_ACCOUNTS)
+def test_what_is_no_token_account_of_the_session_wallet_is_not_read_as_one(program, data):
+    session = str(Pubkey(SESSION))
+    assert mints_of(session, {"": Account(str(program), 1, data), "nothing": None}) == set()
+    for extended in (HELD, HELD + b"\x02", HELD + b"\x02" + bytes(4)):
+        assert mints_of(session, {"": Account(str(TOKEN_2022_PROGRAM), 1, extended)}) == {str(SYSTEM_PROGRAM)}
+
+
 def test_a_legacy_message_keeps_its_kind(lab):
     legacy = Message.new_with_blockhash([lab.call(lab.swap())], lab.session, lab.vm.latest_blockhash())
     protected = lab.floored(legacy)
