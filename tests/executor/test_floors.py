@@ -485,6 +485,30 @@ def test_an_attack_that_floors_mend_harms_without_them(lab, attack):
     assert lab.harms()
 
 
+def test_lamports_sent_ahead_do_not_hide_that_an_account_can_be_opened(lab):
+    account = lab.at(lab.session, lab.fifth)
+    lab.vm.airdrop(account, 10**7)
+    protected = lab.floored(
+        lab.message(lab.call([*lab.swap(), lab.open_fifth(), lab.set_authority(account, CLOSER, lab.taker)]))
+    )
+    assert lab.floor_of(protected, lab.send(protected)) == ("fifth", CLOSE)
+
+
+def test_no_mixture_of_attacks_harms(lab):
+    """Whatever of all that the attacks do, and in whatever order: it is undone, or there is no harm."""
+    choose = random.Random(23)
+    landed = 0
+    for _ in range(40):
+        lab = Lab(lab.kind)
+        moves = list(itertools.chain.from_iterable(attack(lab)[2:] for attack in ATTACKS.values()))
+        moves += [lab.get(lab.sold, 1_000), lab.get(lab.third, 500, lab.seeded), lab.give(lab.sold, 900)]
+        script = [*lab.swap(), *choose.sample(moves, choose.randint(1, 3))]
+        if lab.send(lab.floored(lab.message(lab.call(script)))) is None:
+            landed += 1
+            assert lab.harms() == []
+    assert landed
+
+
 @pytest.mark.parametrize("how", ["closed", "unwrapped"])
 def test_wrapped_sol_is_not_unwrapped_beyond_its_floor(how):
     lab = Lab(KINDS["wrapped SOL"])
@@ -690,6 +714,15 @@ REFUSALS = {
             lab.message(
                 lab.call(lab.swap()),
                 create_associated_account(lab.session, lab.session, Pubkey([7] * 32), lab.program),
+            )
+        ),
+    ),
+    "it can open an account by the program that the mint isn't of": (
+        "no mint",
+        lambda lab: lab.floors(
+            lab.message(
+                lab.call(lab.swap()),
+                create_associated_account(lab.session, lab.session, lab.third, TOKEN_2022_PROGRAM),
             )
         ),
     ),
