@@ -6,6 +6,7 @@ what it expects; the demo succeeds only if all of it happened.
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def run(folder: Path | None, seed: int | None, port: int | None) -> int:
     folder = folder or Path(tempfile.mkdtemp(prefix="holdfire-demo-"))
     with World(folder, seed) as world:
         story = Story(world, Console(soft_wrap=True, highlight=False))
-        story.tell()
+        asyncio.run(story.tell())
         if bound is not None and not story.surprises:
             story.serve(bound)
     return 1 if story.surprises else 0

@@ -15,6 +15,7 @@ from executor.decide import Allowed, Refused
 from executor.demo.world import PERMIT_LIFETIME_S, QUOTE_AGE_S_MAX, START_USDC, USDC_UNITS
 from executor.entries import Kind
 from executor.lifecycle import AgentState, AttemptState
+from executor.rails import TransactionRecord
 from executor.reasons import Reason
 from executor.service import create_app, serve
 from permits import keys, permit_id
@@ -43,7 +44,7 @@ class Story:
         self.surprises: list[str] = []
         """What didn't happen as said."""
 
-    def tell(self) -> None:
+    async def tell(self) -> None:
         """Tell the whole story."""
         world, say = self._world, self._console.print
         say(f"Holdfire demo. Everything that it writes lies in {world.folder}\n")
@@ -51,21 +52,21 @@ class Story:
         self._activate("The wallet signs this permit, and the agent is activated:", show=True)
 
         first = world.request(Decimal(200))
-        self._fires("sell 200 USDC for JTO", first)
-        self._same_again("the same executionId again", first)
-        self._refused(
+        await self._fires("sell 200 USDC for JTO", first)
+        await self._same_again("the same executionId again", first)
+        await self._refused(
             "buy an asset off the whitelist", world.request(Decimal(10), buy="BONK"), Reason.ASSET_NOT_WHITELISTED
         )
-        self._refused("one cent over the cap", world.request(Decimal("250.01")), Reason.AMOUNT_OVER_CAP)
+        await self._refused("one cent over the cap", world.request(Decimal("250.01")), Reason.AMOUNT_OVER_CAP)
         world.let_pass(seconds=QUOTE_AGE_S_MAX + 1, quotes=False)
-        self._refused("the price is 31 s old", world.request(Decimal(100)), Reason.PRICE_STALE)
+        await self._refused("the price is 31 s old", world.request(Decimal(100)), Reason.PRICE_STALE)
         world.let_pass(seconds=PERMIT_LIFETIME_S)
-        self._refused("an hour later", world.request(Decimal(100)), Reason.PERMIT_EXPIRED)
+        await self._refused("an hour later", world.request(Decimal(100)), Reason.PERMIT_EXPIRED)
         self._expect("the agent is paused", self._is_paused())
-        self._refused("a fire while paused", world.request(Decimal(100)), Reason.AGENT_PAUSED)
+        await self._refused("a fire while paused", world.request(Decimal(100)), Reason.AGENT_PAUSED)
         self._activate("The wallet signs a new permit of the same scope, and the agent resumes:")
-        self._fires("sell 250 USDC, exactly the cap", world.request(Decimal(250)))
-        self._sum_up()
+        await self._fires("sell 250 USDC, exactly the cap", world.request(Decimal(250)))
+        await self._sum_up()
 
     def serve(self, bound: socket) -> None:
         """Keep the event stream up until interrupted."""
@@ -85,9 +86,9 @@ class Story:
         if isinstance(bounds, Bounds):
             self._console.print(f"  permit {bounds.permit_id}\n  until  {bounds.terms.expires_at}\n")
 
-    def _fires(self, title: str, request: FireRequest) -> None:
+    async def _fires(self, title: str, request: FireRequest) -> None:
         before = self._world.balances(self._world.session_pubkey)
-        outcome = self._fire(title, request)
+        outcome = await self._fire(title, request)
         after = self._world.balances(self._world.session_pubkey)
         execution = outcome.execution
         landed = execution is not None and execution.state is AttemptState.LANDED
@@ -97,34 +98,34 @@ class Story:
             for symbol in after:
                 self._console.print(f"    {symbol:<5}{before[symbol]:>16f} → {after[symbol]:f}")
 
-    def _same_again(self, title: str, request: FireRequest) -> None:
-        height = self._world.chain.block_height()
-        outcome = self._fire(title, request)
+    async def _same_again(self, title: str, request: FireRequest) -> None:
+        height = self._world.chain.block().height
+        outcome = await self._fire(title, request)
         stored = isinstance(outcome.decision, Allowed) and outcome.decision.authorization is None
         self._expect("the stored answer comes back", stored)
-        self._expect("nothing is sent", self._world.chain.block_height() == height)
+        self._expect("nothing is sent", self._world.chain.block().height == height)
         self._console.print("    the stored answer; nothing sent")
 
-    def _refused(self, title: str, request: FireRequest, reason: Reason) -> None:
-        height = self._world.chain.block_height()
-        decision = self._fire(title, request).decision
+    async def _refused(self, title: str, request: FireRequest, reason: Reason) -> None:
+        height = self._world.chain.block().height
+        decision = (await self._fire(title, request)).decision
         self._expect(f"{reason}: {title}", isinstance(decision, Refused) and decision.reason is reason)
-        self._expect("nothing is sent", self._world.chain.block_height() == height)
+        self._expect("nothing is sent", self._world.chain.block().height == height)
         if isinstance(decision, Refused):
             for check in decision.checks:
                 self._console.print(f"    [red]{check.reason}[/] limit {check.limit}, found {check.actual}")
 
-    def _fire(self, title: str, request: FireRequest) -> Outcome:
+    async def _fire(self, title: str, request: FireRequest) -> Outcome:
         self._console.print(f"  [bold]{title}[/] ({request.execution_id})")
-        return self._world.executor.fire(request)
+        return await self._world.executor.fire(request)
 
-    def _sum_up(self) -> None:
+    async def _sum_up(self) -> None:
         """Check every landed transaction against the VM, the ledger's chain and the permit's id."""
         table = Table("transaction", "landed in the VM", "memo names its decision", "permit id recomputed")
         landed = self._landed()
         for execution in landed:
             tx_signature = execution.steps[-1].entry.body["txSignature"]
-            proofs = self._proofs(tx_signature, execution)
+            proofs = await self._proofs(tx_signature, execution)
             self._expect(f"{tx_signature} traces back to its permit", all(proofs))
             table.add_row(tx_signature[:16] + "…", *("yes" if proof else "NO" for proof in proofs))
         self._console.print("[bold]Every landed transaction, traced back:[/]", table)
@@ -142,14 +143,15 @@ class Story:
         if not self.surprises:
             self._console.print("[green]everything happened as said[/]")
 
-    def _proofs(self, tx_signature: str, execution: Execution) -> tuple[bool, bool, bool]:
-        record = self._world.chain.record(tx_signature)
+    async def _proofs(self, tx_signature: str, execution: Execution) -> tuple[bool, bool, bool]:
+        chain = self._world.chain
+        record = await chain.record(tx_signature, chain.block().slot)
         memo = f"holdfire:{execution.steps[0].hash}"
         bounds = execution.bounds
         wallet = keys.decode_key(self._world.wallet) or b""
         return (
-            record is not None and record.error is None,
-            any(memo in line for line in self._world.chain.logs(tx_signature)),
+            isinstance(record, TransactionRecord) and record.error is None,
+            any(memo in line for line in chain.logs(tx_signature)),
             permit_id(wallet, bounds.terms.canonical_bytes()) == bounds.permit_id,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import secrets
@@ -15,7 +16,7 @@ from solders.pubkey import Pubkey
 from executor.assets import NATIVE_MINT, Asset, KnownAssets
 from executor.errors import ExecutorError
 from executor.execution import Executor
-from executor.guard import Guard
+from executor.guard import AsyncGuard, Guard
 from executor.prices.quote import FixedPrices, Quote
 from executor.rails.local import LocalRail
 from executor.rails.local_chain import LocalChain
@@ -72,8 +73,9 @@ class World:
         self.maker = self.chain.new_keypair()
         self._give(self.maker.pubkey(), usdc=1_000_000, jto=1_000_000)
         self.rail = LocalRail(self.maker, self.prices)
-        gate = SigningGate(self.guard, self.vault)
-        self.executor = Executor(self.guard, gate, self.chain, [self.rail])
+        self.awaited = AsyncGuard(self.guard)
+        gate = SigningGate(self.awaited, self.vault)
+        self.executor = Executor(self.awaited, gate, self.chain, [self.rail])
         self.signer = LocalSigner.from_seed(self.random_bytes(32))
         self.wallet = self.signer.wallet_address
         self.agent_id = self.new_id()
@@ -84,7 +86,7 @@ class World:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self.guard.close()
+        asyncio.run(self.awaited.close())
 
     def new_id(self) -> str:
         """Return a new UUID."""

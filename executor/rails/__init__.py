@@ -1,5 +1,30 @@
-"""Rails: where an authorized trade is turned into a transaction and sent."""
+"""Rails: where an authorized trade is turned into a transaction and sent; and the chain that says what became of it."""
 
-from executor.rails.rail import Account, Blockhash, Chain, Rail, TransactionRecord
+from executor.rails.chain import (
+    Account,
+    Balances,
+    Block,
+    Blockhash,
+    Chain,
+    Holding,
+    Pending,
+    Simulation,
+    TokenBalance,
+    TransactionRecord,
+)
+from executor.rails.rail import Rail, SendingRail
 
-__all__ = ["Account", "Blockhash", "Chain", "Rail", "TransactionRecord"]
+__all__ = [
+    "Account",
+    "Balances",
+    "Block",
+    "Blockhash",
+    "Chain",
+    "Holding",
+    "Pending",
+    "Rail",
+    "SendingRail",
+    "Simulation",
+    "TokenBalance",
+    "TransactionRecord",
+]

@@ -32,9 +32,10 @@ class LocalRail:
 
     def __init__(self, maker: Keypair, prices: PriceSource) -> None:
         self._maker = maker
+        self.cosigners: Final = frozenset({str(maker.pubkey())})
         self._prices = prices
 
-    def build(self, authorization: Authorization, blockhash: str) -> bytes:
+    async def build(self, authorization: Authorization, blockhash: str) -> bytes:
         """Return the swap, signed by the maker. Raises ChainError if its price is below the minimum received."""
         sell, buy = authorization.sell, authorization.buy
         received = (authorization.sell_amount * self._price(sell) * 10**buy.decimals) // (

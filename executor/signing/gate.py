@@ -6,6 +6,7 @@ and commit the signature → release the bytes. A signature that the guard didn'
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 from solders.message import to_bytes_versioned
@@ -19,7 +20,7 @@ from executor.signing.inspection import inspect
 if TYPE_CHECKING:
     from executor.authorization import Authorization
     from executor.decide import Refused
-    from executor.guard import Guard
+    from executor.guard import AsyncGuard
     from executor.rails import Blockhash
     from executor.signing.vault import SessionVault
 
@@ -39,11 +40,11 @@ class SignedTransaction(NamedTuple):
 class SigningGate:
     """Signs for the agents of one guard with the keys of one vault."""
 
-    def __init__(self, guard: Guard, vault: SessionVault) -> None:
+    def __init__(self, guard: AsyncGuard, vault: SessionVault) -> None:
         self._guard = guard
         self._vault = vault
 
-    def sign(
+    async def sign(
         self, authorization: Authorization, transaction: bytes, blockhash: Blockhash
     ) -> SignedTransaction | Refused:
         """Sign `transaction` if it is exactly what `authorization` allows, and may still happen.
@@ -57,18 +58,22 @@ class SigningGate:
             VaultError, LedgerError: nothing was released.
 
         """
-        self._guard.check(authorization)
+        await self._guard.check(authorization)
         try:
             inspected = inspect(transaction, authorization, blockhash.hash)
         except TransactionRefused as error:
-            self._guard.void(authorization.wallet, authorization.execution_id, Reason.TRANSACTION_REFUSED, str(error))
+            await self._guard.void(
+                authorization.wallet, authorization.execution_id, Reason.TRANSACTION_REFUSED, str(error)
+            )
             raise
         message = to_bytes_versioned(inspected.message)
         signature = Signature(
-            self._vault.sign(authorization.wallet, authorization.agent_id, authorization.session_pubkey, message)
+            await asyncio.to_thread(
+                self._vault.sign, authorization.wallet, authorization.agent_id, authorization.session_pubkey, message
+            )
         )
         content = bytes(VersionedTransaction.populate(inspected.message, [signature, *inspected.signatures[1:]]))
-        refused = self._guard.mark_signed(
+        refused = await self._guard.mark_signed(
             authorization,
             tx_signature=str(signature),
             transaction_bytes=content,

@@ -55,7 +55,10 @@ def test_what_it_wrote_can_be_checked(tmp_path):
 
 
 def test_it_fails_when_something_does_not_happen_as_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(Story, "_same_again", lambda self, *_: self._expect("a thing", False))
+    async def same_again(self, *_):
+        self._expect("a thing", False)
+
+    monkeypatch.setattr(Story, "_same_again", same_again)
     assert demo.run(folder=tmp_path, seed=1, port=None) == 1
 
 

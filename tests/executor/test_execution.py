@@ -1,5 +1,7 @@
 """From the request to the chain and back, on the local chain."""
 
+import asyncio
+
 import pytest
 
 from executor.audit import check_ledger
@@ -8,6 +10,7 @@ from executor.entries import Kind
 from executor.errors import ChainError
 from executor.execution import Executor
 from executor.lifecycle import AttemptState
+from executor.rails import Pending
 from executor.reasons import Reason
 from executor.signing import SigningGate
 
@@ -33,7 +36,15 @@ def world(tmp_path):
 
 def executor_with(world, *, chain=None, rail=None):
     rails = [rail or world.rail]
-    return Executor(world.guard, SigningGate(world.guard, world.vault), chain or world.chain, rails)
+    return Executor(world.awaited, SigningGate(world.awaited, world.vault), chain or world.chain, rails)
+
+
+def fire(executor, request):
+    return asyncio.run(executor.fire(request))
+
+
+def settle(executor, request):
+    return asyncio.run(executor.settle(request.wallet, request.execution_id))
 
 
 def kinds(outcome):
@@ -44,11 +55,20 @@ def last(outcome):
     return outcome.execution.steps[-1].entry.body
 
 
+def lost(sent):
+    """Return a way to send that keeps what it is given."""
+
+    async def send(content):
+        sent.append(content)
+
+    return send
+
+
 def test_a_fire_lands_and_says_what_it_moved(world):
-    outcome = world.executor.fire(world.request(200))
+    outcome = fire(world.executor, world.request(200))
     assert kinds(outcome) == [Kind.AUTHORIZED, Kind.SIGNED, Kind.LANDED]
     assert last(outcome)["fill"] == {
-        "slot": world.chain.record(last(outcome)["txSignature"]).slot,
+        "slot": world.chain.block().slot,
         "sold": "200000000",
         "received": "80000000000",
         "feeLamports": "10000",
@@ -60,9 +80,9 @@ def test_a_fire_lands_and_says_what_it_moved(world):
 
 def test_the_same_request_again_moves_nothing(world):
     request = world.request(200)
-    world.executor.fire(request)
+    fire(world.executor, request)
     balances = world.token_balances(world.session_pubkey)
-    again = world.executor.fire(request)
+    again = fire(world.executor, request)
     assert again.execution.state is AttemptState.LANDED
     assert again.decision.authorization is None
     assert world.token_balances(world.session_pubkey) == balances
@@ -71,16 +91,16 @@ def test_the_same_request_again_moves_nothing(world):
 def test_a_rail_that_is_not_there_authorizes_nothing(world):
     request = world.request(1).model_copy(update={"rail": "other"})
     with pytest.raises(ChainError, match="no rail"):
-        world.executor.fire(request)
+        fire(world.executor, request)
     assert world.guard.execution(world.wallet, request.execution_id) is None
 
 
 def test_a_refusal_that_is_not_recorded_has_no_story(world):
     landed = world.request(1)
-    world.executor.fire(landed)
-    conflict = world.executor.fire(landed.model_copy(update={"sell_amount": 2}))
+    fire(world.executor, landed)
+    conflict = fire(world.executor, landed.model_copy(update={"sell_amount": 2}))
     assert (conflict.decision.reason, conflict.execution) == (Reason.EXECUTION_CONFLICT, None)
-    unknown = world.executor.fire(world.request(1).model_copy(update={"agent_id": world.new_id()}))
+    unknown = fire(world.executor, world.request(1).model_copy(update={"agent_id": world.new_id()}))
     assert (unknown.decision.reason, unknown.execution) == (Reason.AGENT_UNKNOWN, None)
 
 
@@ -88,7 +108,7 @@ def test_a_tampered_ledger_is_a_refusal_too(world):
     with world.guard.ledger.engine.begin() as connection:
         ((seal,),) = connection.exec_driver_sql("SELECT mac FROM heads WHERE wallet <> '*'").fetchall()
         connection.exec_driver_sql("UPDATE heads SET mac = x'00' WHERE wallet <> '*'")
-    outcome = world.executor.fire(world.request(1))
+    outcome = fire(world.executor, world.request(1))
     assert (outcome.decision.reason, outcome.execution) == (Reason.LEDGER_TAMPERED, None)
     assert world.guard.activate(world.sign_permit()).reason is Reason.LEDGER_TAMPERED
     with world.guard.ledger.engine.begin() as connection:
@@ -97,17 +117,17 @@ def test_a_tampered_ledger_is_a_refusal_too(world):
 
 def test_a_rail_that_offers_nothing_voids_the_attempt(world):
     request = world.request(100).model_copy(update={"min_received": 41 * 10**9})
-    outcome = world.executor.fire(request)
+    outcome = fire(world.executor, request)
     assert kinds(outcome) == [Kind.AUTHORIZED, Kind.VOIDED]
     assert last(outcome)["reason"] == "RAIL_UNAVAILABLE"
     assert "less than" in last(outcome)["detail"]
 
 
 def test_a_rail_that_cheats_is_not_signed_for(world):
-    def build(authorization, blockhash):
-        return world.rail.build(authorization._replace(sell_amount=900 * 10**6), blockhash)
+    async def build(authorization, blockhash):
+        return await world.rail.build(authorization._replace(sell_amount=900 * 10**6), blockhash)
 
-    outcome = executor_with(world, rail=Proxy(world.rail, build=build)).fire(world.request(100))
+    outcome = fire(executor_with(world, rail=Proxy(world.rail, build=build)), world.request(100))
     assert kinds(outcome) == [Kind.AUTHORIZED, Kind.VOIDED]
     assert last(outcome)["reason"] == "TRANSACTION_REFUSED"
     assert world.token_balances(world.session_pubkey) == (1_000 * 10**6, 0)
@@ -116,80 +136,147 @@ def test_a_rail_that_cheats_is_not_signed_for(world):
 def test_a_rail_gets_no_right_to_sign_and_can_not_change_what_was_authorized(world):
     seen = []
 
-    def build(authorization, blockhash):
+    async def build(authorization, blockhash):
         seen.append(authorization.claim)
         with pytest.raises(AttributeError):
             object.__setattr__(authorization, "sell_amount", 900 * 10**6)
-        return world.rail.build(authorization._replace(min_received=1, sell_amount=900 * 10**6), blockhash)
+        return await world.rail.build(authorization._replace(min_received=1, sell_amount=900 * 10**6), blockhash)
 
-    outcome = executor_with(world, rail=Proxy(world.rail, build=build)).fire(world.request(100))
+    outcome = fire(executor_with(world, rail=Proxy(world.rail, build=build)), world.request(100))
     assert seen == [""]
     assert last(outcome)["reason"] == "TRANSACTION_REFUSED"
 
 
 def test_a_chain_that_can_not_be_asked_voids_the_attempt(world):
-    def latest_blockhash():
+    async def latest_blockhash():
         raise ChainError("no connection")
 
-    outcome = executor_with(world, chain=Proxy(world.chain, latest_blockhash=latest_blockhash)).fire(world.request(1))
+    outcome = fire(executor_with(world, chain=Proxy(world.chain, latest_blockhash=latest_blockhash)), world.request(1))
     assert kinds(outcome) == [Kind.AUTHORIZED, Kind.VOIDED]
 
 
 def test_a_transaction_that_the_chain_undoes_has_failed(world):
     for _ in range(4):
-        assert world.executor.fire(world.request(250)).execution.state is AttemptState.LANDED
-    outcome = world.executor.fire(world.request(1))  # nothing is left to sell
+        assert fire(world.executor, world.request(250)).execution.state is AttemptState.LANDED
+    outcome = fire(world.executor, world.request(1))  # nothing is left to sell
     assert kinds(outcome) == [Kind.AUTHORIZED, Kind.SIGNED, Kind.FAILED]
     assert last(outcome)["reason"] == "TRANSACTION_FAILED"
 
 
 def test_a_lost_transaction_is_dead_only_when_it_can_no_longer_land(world):
     sent = []
-    executor = executor_with(world, chain=Proxy(world.chain, send=sent.append))
+    executor = executor_with(world, chain=Proxy(world.chain, send=lost(sent)))
     request = world.request(100)
-    assert executor.fire(request).execution.state is AttemptState.SIGNED
-    last_valid = world.chain.latest_blockhash().last_valid_block_height
-    world.chain.advance(last_valid - world.chain.block_height())
-    assert executor.settle(world.wallet, request.execution_id) is AttemptState.SIGNED
+    outcome = fire(executor, request)
+    assert outcome.execution.state is AttemptState.SIGNED
+    last_valid = last(outcome)["lastValidBlockHeight"]
+    world.chain.advance(last_valid - world.chain.block().height)
+    assert settle(executor, request) is AttemptState.SIGNED
     world.chain.advance(1)
-    assert executor.settle(world.wallet, request.execution_id) is AttemptState.DEAD
+    assert settle(executor, request) is AttemptState.DEAD
     with pytest.raises(ChainError, match="BlockhashNotFound"):
-        world.chain.send(sent[0])
+        world.chain.execute(sent[0])
     assert world.token_balances(world.session_pubkey) == (1_000 * 10**6, 0)
 
 
 def test_a_late_landing_is_found(world):
     sent = []
-    executor = executor_with(world, chain=Proxy(world.chain, send=sent.append))
+    executor = executor_with(world, chain=Proxy(world.chain, send=lost(sent)))
     request = world.request(100)
-    executor.fire(request)
-    world.chain.send(sent[0])
-    assert executor.settle(world.wallet, request.execution_id) is AttemptState.LANDED
-    assert executor.settle(world.wallet, request.execution_id) is AttemptState.LANDED
+    fire(executor, request)
+    world.chain.execute(sent[0])
+    assert settle(executor, request) is AttemptState.LANDED
+    assert settle(executor, request) is AttemptState.LANDED
 
 
 def test_an_answer_that_says_no_may_still_have_landed(world):
-    def send(content):
-        world.chain.send(content)
+    async def send(content):
+        await world.chain.send(content)
         raise ChainError("timed out")
 
-    outcome = executor_with(world, chain=Proxy(world.chain, send=send)).fire(world.request(100))
+    outcome = fire(executor_with(world, chain=Proxy(world.chain, send=send)), world.request(100))
     assert outcome.execution.state is AttemptState.LANDED
 
 
 def test_the_same_bytes_land_once(world):
     sent = []
 
-    def send(content):
+    async def send(content):
         sent.append(content)
-        world.chain.send(content)
+        await world.chain.send(content)
 
-    executor_with(world, chain=Proxy(world.chain, send=send)).fire(world.request(100))
+    fire(executor_with(world, chain=Proxy(world.chain, send=send)), world.request(100))
     balances = world.token_balances(world.session_pubkey)
-    world.chain.send(sent[0])
+    world.chain.execute(sent[0])
     assert world.token_balances(world.session_pubkey) == balances
 
 
 def test_nobody_settles_what_never_was(world):
     with pytest.raises(ChainError, match="no execution"):
-        world.executor.settle(world.wallet, world.new_id())
+        settle(world.executor, world.request(1))
+
+
+def test_a_rail_that_takes_too_long_voids_the_attempt(world, monkeypatch):
+    async def build(*_):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("executor.execution.RAIL_S_MAX", 0.01)
+    outcome = fire(executor_with(world, rail=Proxy(world.rail, build=build)), world.request(1))
+    assert kinds(outcome) == [Kind.AUTHORIZED, Kind.VOIDED]
+    assert last(outcome)["reason"] == "RAIL_UNAVAILABLE"
+    assert "within" in last(outcome)["detail"]
+
+
+def test_a_rail_may_send_by_a_way_of_its_own(world):
+    sent = []
+    executor = executor_with(
+        world, chain=Proxy(world.chain, send=lost(unused := [])), rail=Proxy(world.rail, send=lost(sent))
+    )
+    request = world.request(100)
+    assert fire(executor, request).execution.state is AttemptState.SIGNED
+    world.chain.execute(sent[0])
+    assert settle(executor, request) is AttemptState.LANDED
+    assert unused == []
+
+
+def test_what_is_not_final_is_neither_landed_nor_dead(world):
+    """Though its blockhash has expired: a look-up that found it in a block beats any height."""
+
+    async def record(_, as_of_slot):
+        return Pending(as_of_slot)
+
+    request = world.request(100)
+    executor = executor_with(world, chain=Proxy(world.chain, record=record))
+    assert fire(executor, request).execution.state is AttemptState.SIGNED
+    world.chain.advance(1_000)
+    assert settle(executor, request) is AttemptState.SIGNED
+    assert settle(world.executor, request) is AttemptState.LANDED
+
+
+def test_a_chain_that_can_not_be_asked_leaves_the_attempt_signed(world):
+    async def finalized_block():
+        raise ChainError("no connection")
+
+    request = world.request(100)
+    executor = executor_with(world, chain=Proxy(world.chain, finalized_block=finalized_block))
+    assert fire(executor, request).execution.state is AttemptState.SIGNED
+    with pytest.raises(ChainError, match="no connection"):
+        settle(executor, request)
+    assert settle(world.executor, request) is AttemptState.LANDED
+    assert world.token_balances(world.session_pubkey) == (900 * 10**6, 40 * 10**9)
+
+
+def test_the_look_up_is_as_of_the_block_whose_height_decides(world):
+    asked = []
+
+    async def record(_, as_of_slot):
+        asked.append(as_of_slot)
+        world.chain.advance(1)
+
+    executor = executor_with(world, chain=Proxy(world.chain, send=lost([]), record=record))
+    request = world.request(100)
+    fire(executor, request)
+    world.chain.advance(500)
+    newest = world.chain.block()
+    assert settle(executor, request) is AttemptState.DEAD
+    assert asked[-1] == newest.slot != newest.height

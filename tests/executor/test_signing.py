@@ -1,6 +1,7 @@
 """The signing gate against transactions that are not what was authorized, and the VM against forged ones."""
 
 import ast
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -43,8 +44,8 @@ class Case:
         self.authorization = world.guard.authorize(world.request(100)).authorization
         self.session = Pubkey.from_string(self.authorization.session_pubkey)
         self.maker = world.maker
-        self.blockhash = world.chain.latest_blockhash()
-        self.gate = SigningGate(world.guard, world.vault)
+        self.blockhash = asyncio.run(world.chain.latest_blockhash())
+        self.gate = SigningGate(world.awaited, world.vault)
         self.stranger = world.chain.new_keypair()
 
     def move(self, asset, source, destination, amount, *, owner=None, mint=None, program=TOKEN_PROGRAM, decimals=None):
@@ -82,7 +83,7 @@ class Case:
         return bytes(VersionedTransaction.populate(message, signatures))
 
     def sign(self, transaction):
-        return self.gate.sign(self.authorization, transaction, self.blockhash)
+        return asyncio.run(self.gate.sign(self.authorization, transaction, self.blockhash))
 
     def state(self):
         return self.world.guard.execution(self.world.wallet, self.authorization.execution_id).state
@@ -97,8 +98,9 @@ def test_the_authorized_trade_is_signed_and_lands(case):
     signed = case.sign(case.build(case.sell(), case.pay(), case.memo()))
     assert isinstance(signed, SignedTransaction)
     assert case.state() is AttemptState.SIGNED
-    case.world.chain.send(signed.content)
-    assert case.world.chain.record(signed.tx_signature).error is None
+    case.world.chain.execute(signed.content)
+    record = asyncio.run(case.world.chain.record(signed.tx_signature, 0))
+    assert record.error is None
     assert case.world.token_balances(str(case.session)) == (900 * 10**6, 40 * 10**9)
 
 
@@ -287,7 +289,7 @@ def test_another_agents_row_in_the_vault_opens_for_nobody(world):
     world.wallet, world.agent_id, world.signer = thief.wallet_address, agent_id, thief
     assert isinstance(world.guard.activate(world.sign_permit()), Bounds)
     with pytest.raises(VaultError, match="doesn't open"):
-        world.executor.fire(world.request(100))
+        asyncio.run(world.executor.fire(world.request(100)))
     assert world.token_balances(world.session_pubkey) == (1_000 * 10**6, 0)
 
 
@@ -308,9 +310,9 @@ def test_the_vm_refuses_a_signature_with_one_byte_changed(case):
     forged = bytearray(signed.content)
     forged[1 + 10] ^= 1
     with pytest.raises(ChainError, match="SignatureFailure"):
-        case.world.chain.send(bytes(forged))
+        case.world.chain.execute(bytes(forged))
     assert case.world.token_balances(str(case.session)) == (1_000 * 10**6, 0)
-    case.world.chain.send(signed.content)
+    case.world.chain.execute(signed.content)
     assert case.world.token_balances(str(case.session)) == (900 * 10**6, 40 * 10**9)
 
 
