@@ -49,6 +49,7 @@ QUOTE_AGE_MS_MAX: Final = 60_000
 """How long a price on the command line is good for: until the command has ended."""
 EXTRA_OF: Final = {
     "alembic": "migrations",
+    "httpx": "solana",
     "psycopg": "postgres",
     "rich": "cli",
     "solders": "solana",

@@ -15,7 +15,7 @@ from executor.errors import ChainError, TransactionRefused
 from executor.evidence import Evidence
 from executor.fill import Landing
 from executor.lifecycle import AttemptState
-from executor.rails import Pending, SendingRail
+from executor.rails import Pending, SendingRail, earliest_slot
 from executor.reasons import Reason
 
 if TYPE_CHECKING:
@@ -92,11 +92,14 @@ class Executor:
         signed = execution.steps[-1].entry.body
         # INVARIANT: the height is read before the look-up; the other way round, it could land in between, unseen.
         newest = await self._chain.finalized_block()
-        record = await self._chain.record(signed["txSignature"], as_of_slot=newest.slot)
+        last_valid = signed["lastValidBlockHeight"]
+        record = await self._chain.record(
+            signed["txSignature"], as_of_slot=newest.slot, since_slot=earliest_slot(last_valid, newest)
+        )
         if isinstance(record, Pending):
             return AttemptState.SIGNED
         if record is None:
-            if newest.height <= signed["lastValidBlockHeight"]:
+            if newest.height <= last_valid:
                 return AttemptState.SIGNED
             await self._guard.mark_dead(wallet, execution_id)
             return AttemptState.DEAD

@@ -39,7 +39,7 @@ CORE_FORBIDDEN = {"asyncio", "os", "pathlib", "random", "secrets", "socket", "sq
 }
 """Of the standard library: what reads the world, or changes it."""
 
-EXTRAS = {"alembic", "psycopg", "rich", "solders", "starlette", "uvicorn"}
+EXTRAS = {"alembic", "httpx", "psycopg", "rich", "solders", "starlette", "uvicorn"}
 NEEDS_EXTRAS = tuple(
     f"executor.{name}" for name in ("demo", "execution", "rails", "service", "signing", "solana", "trace")
 )

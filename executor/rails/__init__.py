@@ -11,6 +11,7 @@ from executor.rails.chain import (
     Simulation,
     TokenBalance,
     TransactionRecord,
+    earliest_slot,
 )
 from executor.rails.rail import Rail, SendingRail
 
@@ -27,4 +28,5 @@ __all__ = [
     "Simulation",
     "TokenBalance",
     "TransactionRecord",
+    "earliest_slot",
 ]

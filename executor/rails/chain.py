@@ -8,12 +8,13 @@ valid nowhere, and the transaction never lands: it dies as any other that is too
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
+    "BLOCKHASH_BLOCKS",
     "Account",
     "Balances",
     "Block",
@@ -24,7 +25,14 @@ __all__ = [
     "Simulation",
     "TokenBalance",
     "TransactionRecord",
+    "earliest_slot",
 ]
+
+BLOCKHASH_BLOCKS: Final = 150
+"""How many blocks the chain takes a blockhash for, after its own."""
+
+SLOTS_A_BLOCK_MAX: Final = 2
+"""How many slots a block takes at most, over any stretch of the chain; by far more than half of all slots have one."""
 
 
 class Account(NamedTuple):
@@ -113,6 +121,16 @@ class Simulation(NamedTuple):
     logs: Sequence[str]
 
 
+def earliest_slot(last_valid_block_height: int, newest: Block) -> int:
+    """Return a slot before which no transaction on a blockhash of that life can have landed, as seen from `newest`.
+
+    >>> earliest_slot(1_000, Block(slot=2_000, height=1_050, epoch=0))
+    1600
+    """
+    blocks = max(0, newest.height - (last_valid_block_height - BLOCKHASH_BLOCKS))
+    return max(0, newest.slot - SLOTS_A_BLOCK_MAX * blocks)
+
+
 class Chain(Protocol):
     """The executor's own connection to the chain.
 
@@ -156,7 +174,9 @@ class Chain(Protocol):
 
         """
 
-    async def record(self, tx_signature: str, as_of_slot: int) -> TransactionRecord | Pending | None:
+    async def record(
+        self, tx_signature: str, as_of_slot: int, since_slot: int = 0
+    ) -> TransactionRecord | Pending | None:
         """Look the transaction up in the full history.
 
         Args:
@@ -164,6 +184,7 @@ class Chain(Protocol):
             as_of_slot: the answer must know every block up to this slot. To conclude from None that a transaction is
                 dead, the caller passes the slot of a *finalized* block which it read *before*, whose height is above
                 the last at which the transaction's blockhash is valid: the other way round it could land in between.
+            since_slot: None must know every block from this slot on: `earliest_slot`, of the same block.
 
         Returns:
             What is finalized of it; Pending while that isn't final; None if the full history has nothing of it.

@@ -21,10 +21,13 @@ from solders.system_program import CreateAccountParams, create_account
 from solders.token.associated import get_associated_token_address
 from solders.transaction import VersionedTransaction
 from solders.transaction_metadata import FailedTransactionMetadata
+from solders.transaction_status import InstructionErrorCustom, TransactionErrorInstructionError
 
 from executor.errors import ChainError
 from executor.rails.accounts import holding, table, table_bytes, token_balance
+from executor.rails.answers import error_text
 from executor.rails.chain import (
+    BLOCKHASH_BLOCKS,
     Account,
     Balances,
     Block,
@@ -49,9 +52,6 @@ if TYPE_CHECKING:
     from solders.instruction import Instruction
 
 __all__ = ["LocalChain"]
-
-BLOCKHASH_BLOCKS: Final = 150
-"""How long a blockhash lives, as on mainnet."""
 
 SKIPPED_SLOTS: Final = 7
 """On a real chain, slots without a block keep the slot ahead of the height; who mixes them up notices it here."""
@@ -126,8 +126,11 @@ class LocalChain:
         """Execute `transaction` at once. Raises ChainError if the VM turns it away before executing it."""
         self.execute(transaction)
 
-    async def record(self, tx_signature: str, as_of_slot: int) -> TransactionRecord | Pending | None:
+    async def record(
+        self, tx_signature: str, as_of_slot: int, since_slot: int = 0
+    ) -> TransactionRecord | Pending | None:
         """Return what became of an executed transaction; None if it never was."""
+        del since_slot
         if as_of_slot > self.block().slot:
             raise ChainError(f"the chain hasn't come to slot {as_of_slot} yet")
         return self._records.get(tx_signature)
@@ -290,5 +293,15 @@ def _plain(account: VmAccount) -> Account:
     return Account(str(account.owner), account.lamports, bytes(account.data))
 
 
-def _error(failed: FailedTransactionMetadata) -> str:
-    return str(failed.err())
+def _error(failed: FailedTransactionMetadata) -> str | None:
+    """Return what undid a transaction in the words of a node."""
+    error = failed.err()
+    if not isinstance(error, TransactionErrorInstructionError):
+        return error_text(_name(error))
+    inner = error.err
+    named = {"Custom": inner.code} if isinstance(inner, InstructionErrorCustom) else _name(inner)
+    return error_text({"InstructionError": [error.index, named]})
+
+
+def _name(error: object) -> str:
+    return str(error).rpartition(".")[2]

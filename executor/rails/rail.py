@@ -42,7 +42,7 @@ class Rail(Protocol):
 
 @runtime_checkable
 class SendingRail(Protocol):
-    """What a rail has besides, if it has a way of its own to send, such as a relay that keeps the transaction from other traders."""
+    """What a rail has besides if it sends in a way of its own: by a relay, say, that hides trades until they land."""
 
     async def send(self, transaction: bytes) -> None:
         """Hand over the signed transaction, unchanged, as `Chain.send` does.

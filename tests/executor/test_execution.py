@@ -10,7 +10,7 @@ from executor.entries import Kind
 from executor.errors import ChainError
 from executor.execution import Executor
 from executor.lifecycle import AttemptState
-from executor.rails import Pending
+from executor.rails import Pending, earliest_slot
 from executor.reasons import Reason
 from executor.signing import SigningGate
 
@@ -242,8 +242,8 @@ def test_a_rail_may_send_by_a_way_of_its_own(world):
 def test_what_is_not_final_is_neither_landed_nor_dead(world):
     """Though its blockhash has expired: a look-up that found it in a block beats any height."""
 
-    async def record(_, as_of_slot):
-        return Pending(as_of_slot)
+    async def record(_, as_of_slot, since_slot):
+        return Pending(max(as_of_slot, since_slot))
 
     request = world.request(100)
     executor = executor_with(world, chain=Proxy(world.chain, record=record))
@@ -269,14 +269,15 @@ def test_a_chain_that_can_not_be_asked_leaves_the_attempt_signed(world):
 def test_the_look_up_is_as_of_the_block_whose_height_decides(world):
     asked = []
 
-    async def record(_, as_of_slot):
-        asked.append(as_of_slot)
+    async def record(_, as_of_slot, since_slot):
+        asked.append((since_slot, as_of_slot))
         world.chain.advance(1)
 
     executor = executor_with(world, chain=Proxy(world.chain, send=lost([]), record=record))
     request = world.request(100)
-    fire(executor, request)
+    last_valid = last(fire(executor, request))["lastValidBlockHeight"]
     world.chain.advance(500)
     newest = world.chain.block()
     assert settle(executor, request) is AttemptState.DEAD
-    assert asked[-1] == newest.slot != newest.height
+    assert asked[-1] == (earliest_slot(last_valid, newest), newest.slot)
+    assert newest.slot != newest.height

@@ -1,0 +1,80 @@
+"""Two sources that must agree, for what one that lies or lags could cost money by."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from executor.errors import ChainError
+from executor.rails.chain import Pending
+from executor.rails.rpc import require_plausible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from executor.rails.chain import Account, Block, Blockhash, Chain, Holding, Simulation, TransactionRecord
+
+__all__ = ["AgreedChain"]
+
+
+class AgreedChain:
+    """Asks two chains, of different operators, as one. Implements `executor.rails.Chain`.
+
+    What became of a transaction, how far finality has come, how long a blockhash lives and what a lookup table holds
+    is believed only where both say so. All else is asked of the first, since it changes while two are asked. What one
+    of them can still do is be silent: then nothing fires, and nothing is settled.
+    """
+
+    def __init__(self, first: Chain, second: Chain) -> None:
+        """Ask `first` and `second`; whoever made them closes them."""
+        self._first = first
+        self._second = second
+
+    async def latest_blockhash(self) -> Blockhash:
+        """Return the first's blockhash, whose life the second's newest finalized block bears out."""
+        blockhash, newest = await asyncio.gather(self._first.latest_blockhash(), self._second.finalized_block())
+        require_plausible(blockhash, newest)
+        return blockhash
+
+    async def finalized_block(self) -> Block:
+        """Return the newest block that both call finalized."""
+        return min(await asyncio.gather(self._first.finalized_block(), self._second.finalized_block()))
+
+    async def accounts(self, addresses: Sequence[str], *, finalized: bool = False) -> Sequence[Account | None]:
+        """Return what the first says."""
+        return await self._first.accounts(addresses, finalized=finalized)
+
+    async def holdings(self, owner: str, *, finalized: bool = False) -> Sequence[Holding]:
+        """Return what the first says."""
+        return await self._first.holdings(owner, finalized=finalized)
+
+    async def tables(self, addresses: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Return what both say. Raises ChainError where they differ, as they do while a table grows."""
+        ours, theirs = await asyncio.gather(self._first.tables(addresses), self._second.tables(addresses))
+        if ours != theirs:
+            raise ChainError("two sources disagree about an address lookup table")
+        return ours
+
+    async def rent(self, data_bytes: int) -> int:
+        """Return what the first says."""
+        return await self._first.rent(data_bytes)
+
+    async def simulate(self, transaction: bytes) -> Simulation:
+        """Return what the first says."""
+        return await self._first.simulate(transaction)
+
+    async def send(self, transaction: bytes) -> None:
+        """Hand it to the first."""
+        await self._first.send(transaction)
+
+    async def record(
+        self, tx_signature: str, as_of_slot: int, since_slot: int = 0
+    ) -> TransactionRecord | Pending | None:
+        """Return what both say. Raises ChainError where they differ, as they do while one of them lags."""
+        ours, theirs = await asyncio.gather(
+            self._first.record(tx_signature, as_of_slot, since_slot),
+            self._second.record(tx_signature, as_of_slot, since_slot),
+        )
+        if ours != theirs and not (isinstance(ours, Pending) and isinstance(theirs, Pending)):
+            raise ChainError(f"two sources disagree about the transaction `{tx_signature}`")
+        return ours
