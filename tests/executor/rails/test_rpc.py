@@ -534,7 +534,7 @@ def _token(index, amount="1", owner=SYSTEM):
 
 def _flipped(transaction):
     content = bytearray(base64.b64decode(transaction[0]))
-    content[-1] ^= 1
+    content[-5] ^= 1  # of the amount
     return [base64.b64encode(content).decode(), "base64"]
 
 
