@@ -275,9 +275,11 @@ def test_the_look_up_is_as_of_the_block_whose_height_decides(world):
 
     executor = executor_with(world, chain=Proxy(world.chain, send=lost([]), record=record))
     request = world.request(100)
+    world.chain.advance(5_000)
     last_valid = last(fire(executor, request))["lastValidBlockHeight"]
     world.chain.advance(500)
     newest = world.chain.block()
     assert settle(executor, request) is AttemptState.DEAD
     assert asked[-1] == (earliest_slot(last_valid, newest), newest.slot)
+    assert asked[-1][0] > 0
     assert newest.slot != newest.height
