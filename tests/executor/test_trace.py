@@ -1,5 +1,6 @@
 """From a transaction back to its permit, and what doesn't fit on the way."""
 
+import asyncio
 from decimal import Decimal
 
 import pytest
@@ -18,7 +19,7 @@ def world(tmp_path):
 
 
 def fire(world, request):
-    return world.executor.fire(request)
+    return asyncio.run(world.executor.fire(request))
 
 
 def signature_of(outcome):
