@@ -169,6 +169,11 @@ SAID: Final = {
         "The same for `autofund_lamports_per_24h_in_all`, which all users share: 0 unless changed.",
         retry=True,
     ),
+    Reason.SESSION_BUSY: Said(
+        "signing",
+        "Settle what is open first, then fire again under a new executionId. A transaction that calls a program which "
+        "only floors hold must be the only open one of its session key: what another brings in would be above them.",
+    ),
     Reason.TRANSACTION_REFUSED: Said(
         "end",
         "Mend the rail: the `voided` entry's `detail` says how its transaction differs from what was authorized. Then "

@@ -121,8 +121,11 @@ class Executor:
             await self._guard.void(wallet, execution_id, Reason.RAIL_UNAVAILABLE, detail)
             return
         try:
-            signed = await self._gate.sign(authorization, proposed, blockhash)
+            signed = await self._gate.sign(authorization, proposed, blockhash, rail.cosigners)
         except TransactionRefused:
+            return
+        except ChainError as error:
+            await self._guard.void(wallet, execution_id, Reason.RAIL_UNAVAILABLE, str(error))
             return
         if isinstance(signed, Refused):
             return

@@ -82,6 +82,8 @@ class Reason(StrEnum):
     FUNDING_OVER_CAP_IN_ALL = "FUNDING_OVER_CAP_IN_ALL"
     """All users' fundings of the last 24 hours, and this one, are more lamports than the operator gives."""
 
+    SESSION_BUSY = "SESSION_BUSY"
+    """Another transaction of the session key may still land, and one of the two must be alone."""
     TRANSACTION_REFUSED = "TRANSACTION_REFUSED"
     """The rail built a transaction that is not what was authorized; it was not signed."""
     RAIL_UNAVAILABLE = "RAIL_UNAVAILABLE"

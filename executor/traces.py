@@ -206,14 +206,18 @@ class _World:
             self._given[request.wallet, request.execution_id] = decision.authorization
         return _decision(decision)
 
-    def sign(self, step: Json) -> Json:
+    def sign(self, step: Json, *, alone: bool = False) -> Json:
         refused = self.guard.mark_signed(
             self._given[step["wallet"], step["execution_id"]],
             tx_signature=step["tx_signature"],
             transaction_bytes=b"",
             last_valid_block_height=0,
+            alone=alone,
         )
         return {} if refused is None else _refusal(refused)
+
+    def sign_alone(self, step: Json) -> Json:
+        return self.sign(step, alone=True)
 
     def void(self, step: Json) -> Json:
         self.guard.void(step["wallet"], step["execution_id"], Reason(step["reason"]), "")
@@ -267,6 +271,7 @@ CALL_KEYS: Final = {
     "funded": frozenset({"wallet", "execution_id"}),
     "authorize": frozenset({"request"}),
     "sign": frozenset({"wallet", "execution_id", "tx_signature"}),
+    "sign_alone": frozenset({"wallet", "execution_id", "tx_signature"}),
     "void": frozenset({"wallet", "execution_id", "reason"}),
     "land": frozenset({"wallet", "execution_id", "landing"}),
     "fail": frozenset({"wallet", "execution_id"}),

@@ -232,6 +232,9 @@ class Trace:
     def sign(self, number, expected=OK, **wallet):
         self.attempt("sign", number, expected, tx_signature=f"signature {number}", **wallet)
 
+    def sign_alone(self, number, expected=OK, **wallet):
+        self.attempt("sign_alone", number, expected, tx_signature=f"signature {number}", **wallet)
+
     def void(self, number, expected=OK, reason="RAIL_UNAVAILABLE", **wallet):
         self.attempt("void", number, expected, reason=reason, **wallet)
 
@@ -1237,6 +1240,25 @@ def make_attempts():
     t.fire(2, allowed(100 * USD, 2))
 
 
+def make_alone():
+    t = Trace(
+        "alone/not-beside-another", "what must be alone isn't signed while another may land, and the other way round"
+    )
+    t.ready(1, 2)
+    for number in range(1, 6):
+        t.fire(number, allowed(100 * USD, number), agent=2 if number == 5 else 1)
+    t.sign(1)
+    t.sign_alone(2, bare("SESSION_BUSY"))
+    t.look(2, "voided", "SESSION_BUSY")
+    t.land(1)
+    t.sign_alone(3)
+    t.sign(4, bare("SESSION_BUSY"))
+    t.sign_alone(5)
+    t.dead(3)
+    t.fire(6, allowed(100 * USD, 6))
+    t.sign(6)
+
+
 def make_halts():
     for name, wallet, agent, others, theirs in (
         ("agent", ALICE, 1, True, True),
@@ -1611,6 +1633,7 @@ def main():
         make_notional,
         make_interval,
         make_attempts,
+        make_alone,
         make_halts,
         make_clock,
         make_limits,

@@ -74,7 +74,7 @@ class World:
         self._give(self.maker.pubkey(), usdc=1_000_000, jto=1_000_000)
         self.rail = LocalRail(self.maker, self.prices)
         self.awaited = AsyncGuard(self.guard)
-        gate = SigningGate(self.awaited, self.vault)
+        gate = SigningGate(self.awaited, self.vault, self.chain)
         self.executor = Executor(self.awaited, gate, self.chain, [self.rail])
         self.signer = LocalSigner.from_seed(self.random_bytes(32))
         self.wallet = self.signer.wallet_address

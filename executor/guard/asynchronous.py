@@ -194,6 +194,7 @@ class AsyncGuard:
         tx_signature: str,
         transaction_bytes: bytes,
         last_valid_block_height: int,
+        alone: bool = False,
     ) -> Refused | None:
         """Record that the signature exists, if the rules still allow it."""
         return await self._call(
@@ -202,6 +203,7 @@ class AsyncGuard:
             tx_signature=tx_signature,
             transaction_bytes=transaction_bytes,
             last_valid_block_height=last_valid_block_height,
+            alone=alone,
         )
 
     async def void(self, wallet: str, execution_id: str, reason: Reason, detail: str) -> None:

@@ -83,10 +83,26 @@ def record_signature(
     decided = step_to(transaction, authorization.execution_id, AttemptState.SIGNED)
     require_genuine(transaction, decided, authorization)
     refused, evidence = _decide_again(transaction, decided, prices)
+    if refused is None and _must_wait(transaction, authorization, signed):
+        refused, evidence = Refused(reason=Reason.SESSION_BUSY), {}
     kind = Kind.SIGNED if refused is None else Kind.VOIDED
     body = signed if refused is None else {"reason": refused.reason, **evidence, "decision": refused.to_json_object()}
     transaction.append(kind, authorization.agent_id, body, execution_id=authorization.execution_id)
     return refused
+
+
+def _must_wait(view: WalletView, authorization: Authorization, signed: dict[str, Any]) -> bool:
+    """Tell whether another transaction of the session key may still land, and this or that one must be alone."""
+    if view.head.open_attempts == 1:
+        return False
+    others = [
+        steps[-1].entry.body
+        for steps in view.open_attempts()
+        if steps[-1].entry.kind is Kind.SIGNED
+        and steps[0].entry.attempt not in (None, authorization.attempt)
+        and steps[0].entry.agent_id == authorization.agent_id
+    ]
+    return any("alone" in body for body in (*others, signed)) and bool(others)
 
 
 def land(transaction: WalletTransaction, execution_id: str, landing: Landing) -> Fill:

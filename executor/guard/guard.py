@@ -24,7 +24,7 @@ What entries hold, by kind:
 | authorized, refused | evidence, decision; authorized also claimHash and worthBefore, refused also reason |
 | authorized, of a funding | evidence, decision, claimHash, lamportsBefore |
 | voided | reason, and detail; or evidence and decision, where the rules said no at signing |
-| signed | txSignature, transaction (hex), lastValidBlockHeight |
+| signed | txSignature, transaction (hex), lastValidBlockHeight; alone, if no other may be open beside it |
 | landed | rail, txSignature, fill; of a funding slot, feeLamports |
 | failed | reason, detail |
 | dead | reason |
@@ -419,8 +419,11 @@ class Guard:
         tx_signature: str,
         transaction_bytes: bytes,
         last_valid_block_height: int,
+        alone: bool = False,
     ) -> Refused | None:
         """Record that the signature exists, before it leaves the process; decide once more, now, with fresh quotes.
+
+        With `alone`, no other transaction of the agent's session key may be open beside it.
 
         Returns:
             None: it may be sent. A refusal: the rules no longer allow it; the attempt is voided, and the signature
@@ -432,6 +435,8 @@ class Guard:
 
         """
         signed = _signed(tx_signature, transaction_bytes, last_valid_block_height)
+        if alone:
+            signed["alone"] = True
         if isinstance(authorization, FundingAuthorization):
             return self.ledger.change(
                 authorization.wallet,

@@ -1,6 +1,19 @@
 """Signing: session keys, what they may sign, and the one place where they do."""
 
+from executor.signing.book import Facts
 from executor.signing.gate import SignedTransaction, SigningGate
+from executor.signing.inspection import Inspected, Needs, inspect, needs
+from executor.signing.policy import Policy
 from executor.signing.vault import SessionVault
 
-__all__ = ["SessionVault", "SignedTransaction", "SigningGate"]
+__all__ = [
+    "Facts",
+    "Inspected",
+    "Needs",
+    "Policy",
+    "SessionVault",
+    "SignedTransaction",
+    "SigningGate",
+    "inspect",
+    "needs",
+]

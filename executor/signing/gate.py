@@ -1,7 +1,8 @@
 """The signing gate: the one place where a session key signs, and only what was authorized.
 
-The order is the safety: check the authorization against the ledger → inspect → sign → let the guard decide once more
-and commit the signature → release the bytes. A signature that the guard didn't commit never leaves this function.
+The order is the safety: check the authorization against the ledger → read what the chain says → inspect, and append
+floors where a program can't be decoded → sign → let the guard decide once more and commit the signature → release the
+bytes. A signature that the guard didn't commit never leaves this function.
 """
 
 from __future__ import annotations
@@ -15,13 +16,21 @@ from solders.transaction import VersionedTransaction
 
 from executor.errors import TransactionRefused
 from executor.reasons import Reason
-from executor.signing.inspection import inspect
+from executor.signing.book import Facts
+from executor.signing.floors import floor_instructions, mints_of, named_accounts, token_floors, with_floors
+from executor.signing.inspection import inspect, needs
+from executor.signing.policy import Policy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
+
     from executor.authorization import Authorization
     from executor.decide import Refused
     from executor.guard import AsyncGuard
-    from executor.rails import Blockhash
+    from executor.rails import Account, Blockhash, Chain
+    from executor.rails.agreed import AgreedChain
+    from executor.signing.inspection import Inspected
     from executor.signing.vault import SessionVault
 
 __all__ = ["SignedTransaction", "SigningGate"]
@@ -40,45 +49,123 @@ class SignedTransaction(NamedTuple):
 class SigningGate:
     """Signs for the agents of one guard with the keys of one vault."""
 
-    def __init__(self, guard: AsyncGuard, vault: SessionVault) -> None:
+    def __init__(
+        self,
+        guard: AsyncGuard,
+        vault: SessionVault,
+        chain: Chain,
+        *,
+        policy: Policy | None = None,
+        tables: AgreedChain | None = None,
+    ) -> None:
+        """Open the gate.
+
+        Args:
+            guard: who decides.
+            vault: who keeps the session keys.
+            chain: the executor's own connection, by which it learns what accounts hold.
+            policy: what the operator lets pass; by default only what can be decoded.
+            tables: two sources that must agree on what a lookup table holds. Without them, only those that the policy
+                pins are resolved.
+
+        """
         self._guard = guard
         self._vault = vault
+        self._chain = chain
+        self._policy = policy or Policy()
+        self._tables = tables
 
     async def sign(
-        self, authorization: Authorization, transaction: bytes, blockhash: Blockhash
+        self,
+        authorization: Authorization,
+        transaction: bytes,
+        blockhash: Blockhash,
+        cosigners: AbstractSet[str] = frozenset(),
     ) -> SignedTransaction | Refused:
         """Sign `transaction` if it is exactly what `authorization` allows, and may still happen.
+
+        Args:
+            authorization: what the guard gave to this caller.
+            transaction: as the rail built it.
+            blockhash: the one that it was built on, which the executor fetched.
+            cosigners: who else signs, as the rail declared, base58.
 
         Returns:
             The transaction to send, or the guard's refusal at this moment; then the attempt is voided.
 
         Raises:
             TransactionRefused: it is not the authorized trade; the attempt is voided.
+            ChainError: the chain didn't say what the inspection needs; nothing was signed.
             IllegalTransition: `authorization` is not one that the guard gave to this caller, or it is used up.
             VaultError, LedgerError: nothing was released.
 
         """
         await self._guard.check(authorization)
         try:
-            inspected = inspect(transaction, authorization, blockhash.hash)
+            facts = await self._read_facts(transaction, authorization)
+            inspected = inspect(transaction, authorization, blockhash.hash, cosigners, facts, self._policy)
+            checked = await self._floored(inspected, authorization, facts) if inspected.programs else None
         except TransactionRefused as error:
             await self._guard.void(
                 authorization.wallet, authorization.execution_id, Reason.TRANSACTION_REFUSED, str(error)
             )
             raise
-        message = to_bytes_versioned(inspected.message)
-        signature = Signature(
-            await asyncio.to_thread(
-                self._vault.sign, authorization.wallet, authorization.agent_id, authorization.session_pubkey, message
-            )
+        content, tx_signature = await self._signed(
+            authorization.wallet, authorization.agent_id, authorization.session_pubkey, checked or inspected.transaction
         )
-        content = bytes(VersionedTransaction.populate(inspected.message, [signature, *inspected.signatures[1:]]))
         refused = await self._guard.mark_signed(
             authorization,
-            tx_signature=str(signature),
+            tx_signature=tx_signature,
             transaction_bytes=content,
             last_valid_block_height=blockhash.last_valid_block_height,
+            alone=checked is not None,
         )
         if refused is not None:
             return refused
-        return SignedTransaction(str(signature), content, blockhash.last_valid_block_height)
+        return SignedTransaction(tx_signature, content, blockhash.last_valid_block_height)
+
+    async def _signed(
+        self, wallet: str, agent_id: str, session_pubkey: str, transaction: VersionedTransaction
+    ) -> tuple[bytes, str]:
+        """Have the session key sign; return the wire format and the signature: to be committed before it leaves."""
+        message = to_bytes_versioned(transaction.message)
+        signature = Signature(await asyncio.to_thread(self._vault.sign, wallet, agent_id, session_pubkey, message))
+        signed = VersionedTransaction.populate(transaction.message, [signature, *transaction.signatures[1:]])
+        return bytes(signed), str(signature)
+
+    async def _read_facts(self, transaction: bytes, authorization: Authorization) -> Facts:
+        """Read all that an inspection of `transaction` asks: lookup tables first, since they name accounts too."""
+        tables = {name: tuple(keys) for name, keys in self._policy.tables.items()}
+        needed = needs(transaction, authorization, tables)
+        if needed.tables:
+            if self._tables is None:
+                raise TransactionRefused("it takes accounts from a lookup table that isn't pinned")
+            found = await self._tables.tables(needed.tables)
+            tables |= {name: tuple(found[name]) for name in needed.tables}
+            needed = needs(transaction, authorization, tables)
+        newest = await self._chain.finalized_block()
+        return Facts(await self._accounts(needed.accounts), tables, newest.epoch)
+
+    async def _floored(self, inspected: Inspected, authorization: Authorization, facts: Facts) -> VersionedTransaction:
+        """Return the transaction with final instructions by which the chain itself keeps what isn't for sale.
+
+        It is simulated too: that is no bound, but saves the fee of one that would be undone.
+        """
+        message, session = inspected.message, authorization.session_pubkey
+        accounts = await self._accounts(named_accounts(message, facts.tables), finalized=True)
+        mints = mints_of(session, accounts) | {authorization.sell.mint, authorization.buy.mint}
+        accounts |= await self._accounts(mints - accounts.keys(), finalized=True)
+        wallet = accounts[session]
+        lamports = (0 if wallet is None else wallet.lamports) - inspected.lamports_max
+        floors = token_floors(message, facts.tables, authorization, accounts)
+        floored = with_floors(message, facts.tables, floor_instructions(session, floors, lamports))
+        transaction = VersionedTransaction.populate(floored, [Signature.default()])
+        simulated = await self._chain.simulate(bytes(transaction))
+        if simulated.error is not None:
+            raise TransactionRefused(f"with floors, the chain would undo it: {simulated.error}")
+        return transaction
+
+    async def _accounts(self, addresses: Iterable[str], *, finalized: bool = False) -> dict[str, Account | None]:
+        asked = sorted(addresses)
+        found = await self._chain.accounts(asked, finalized=finalized) if asked else []
+        return dict(zip(asked, found, strict=True))

@@ -1,146 +1,162 @@
-"""Inspection: whether a transaction is exactly what was authorized.
+"""Inspection: proof that a transaction does no more than what was authorized.
 
-It decodes what it knows, token transfers and the memo, and refuses everything else. What it lets pass moves at most
-the authorized amount out of the session wallet, brings at least the minimum into it, in one transaction that lands
-whole or not at all, and says in its memo which decision allowed it.
+Values in, values out: the shell reads what `needs` names from the executor's own chain connection, and `inspect` says
+what the session key would sign. It is proved by cases. A transaction lands whole or not at all, and each instruction is
+
+- **decoded**, and then it either is one of the few that take from the session wallet by the book, or neither takes from
+  it nor carries its authority. What strangers do among themselves, with their own signatures, is theirs: it needs
+  nothing from the session key, so that signing grants nothing;
+- **opaque**, of a program that the operator listed, and then the gate appends instructions by which the chain itself
+  holds floors: what it does to lamports and tokens is bounded by them, and of accounts in
+  which a wallet may have any other right it gets none to write;
+- or the whole transaction is refused.
+
+By the book is: at most the authorized amount of the sold token out of its associated account, to anybody; wrapping as
+much SOL, if that is what is sold; unwrapping it, back to the wallet; opening the wallet's accounts of the two tokens;
+fees. Nothing else: no approval, no authority, no burning, no closing of other accounts, for whoever's benefit.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from solders.message import MessageV0, to_bytes_versioned
-from solders.pubkey import Pubkey
-from solders.token.associated import get_associated_token_address
-from solders.transaction import VersionedTransaction
-
 from executor.errors import TransactionRefused
-from executor.solana import MEMO_PROGRAM, TOKEN_PROGRAM, TRANSFER_CHECKED
+from executor.signing.book import Book, Trade
+from executor.signing.programs import AccountClosing, Opaque, TokenTransfer, decode
+from executor.signing.proposal import read
 
 if TYPE_CHECKING:
-    from solders.instruction import CompiledInstruction
+    from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
 
-    from executor.assets import Asset
+    from solders.message import Message, MessageV0
+    from solders.pubkey import Pubkey
+    from solders.transaction import VersionedTransaction
+
     from executor.authorization import Authorization
+    from executor.signing.book import Facts
+    from executor.signing.policy import Policy
 
-__all__ = ["inspect"]
+__all__ = ["Inspected", "Needs", "inspect", "needs"]
 
-TRANSACTION_BYTES_MAX: Final = 1_232
-SIGNERS_MAX: Final = 4
-"""Each signature costs the session wallet 5,000 lamports."""
-
-TRANSFER_ACCOUNTS: Final = 4
-TRANSFER_DATA_BYTES: Final = 10
+SIGNATURE_LAMPORTS: Final = 5_000
 
 
-class _Transfer(NamedTuple):
-    source: Pubkey
-    mint: Pubkey
-    destination: Pubkey
-    owner: Pubkey
-    amount: int
+class Needs(NamedTuple):
+    """What the shell must read before the inspection."""
+
+    tables: tuple[str, ...]
+    """Lookup tables, base58, that weren't given. While there are any, `accounts` isn't complete."""
+    accounts: frozenset[str]
+    """Addresses, base58."""
 
 
-def inspect(transaction: bytes, authorization: Authorization, blockhash: str) -> VersionedTransaction:
-    """Return the parsed transaction, which the session key may sign.
+class Inspected(NamedTuple):
+    """A transaction that the session key may sign, and the most that it costs."""
+
+    transaction: VersionedTransaction
+    message: Message | MessageV0
+    """The transaction's."""
+    programs: tuple[str, ...]
+    """Listed programs that it calls and that aren't decoded, base58: floors must be appended."""
+    selling: str
+    """The session wallet's account of the sold token, base58."""
+    buying: str
+    """The session wallet's account of the bought token, base58."""
+    sold_max: int
+    """The most of the sold token that leaves, base units; with opaque programs, by their floors."""
+    received_min: int
+    """What decoded transfers bring of the bought token, net of its fees, base units."""
+    fee_lamports: int
+    """For the signatures, and for priority."""
+    rent_lamports: int
+    """For accounts that it opens for the session wallet; they stay the wallet's, but aren't spendable."""
+    wrapped_lamports: int
+    """What it moves from the session wallet into the wallet's own account of wrapped SOL."""
+
+    @property
+    def lamports_max(self) -> int:
+        """The most that leaves the session wallet itself, lamports."""
+        return self.fee_lamports + self.rent_lamports + self.wrapped_lamports
+
+
+def needs(transaction: bytes, authorization: Authorization, tables: Mapping[str, tuple[str, ...]]) -> Needs:
+    """Return what must be read before `inspect` can judge `transaction`.
 
     Args:
-        transaction: as `Rail.build` returns it.
-        authorization: what was allowed.
-        blockhash: the one that the executor itself fetched.
+        transaction: as for `inspect`.
+        authorization: the same.
+        tables: the lookup tables that are known, pinned or resolved.
 
     Raises:
-        TransactionRefused: it is anything but the authorized trade.
+        TransactionRefused: it can't be read, or is refused whatever the chain says.
 
     """
-    parsed = _parse(transaction)
-    message = parsed.message
-    if not isinstance(message, MessageV0):
-        raise TransactionRefused("it is not a version 0 transaction")
-    if message.address_table_lookups:
-        raise TransactionRefused("it takes accounts from lookup tables")
-    if str(message.recent_blockhash) != blockhash:
+    proposal, trade = read(transaction), Trade.of(authorization)
+    own = frozenset(map(str, (trade.session, trade.selling, trade.buying)))
+    own |= {authorization.sell.mint, authorization.buy.mint}
+    missing = tuple(str(each.account_key) for each in proposal.lookups if str(each.account_key) not in tables)
+    if missing:
+        return Needs(missing, own)
+    accounts = proposal.accounts(tables)
+    writable = proposal.writable(accounts)
+    touched: set[Pubkey] = set()
+    for each in map(decode, proposal.calls(accounts)):
+        if isinstance(each, TokenTransfer):
+            touched.add(each.source)
+        elif isinstance(each, AccountClosing):
+            touched.add(each.account)
+        elif isinstance(each, Opaque):
+            touched.update(writable.intersection(each.accounts))
+    return Needs((), own.union(map(str, touched)))
+
+
+def inspect(
+    transaction: bytes,
+    authorization: Authorization,
+    blockhash: str,
+    cosigners: AbstractSet[str],
+    facts: Facts,
+    policy: Policy,
+) -> Inspected:
+    """Return what the session key may sign.
+
+    Args:
+        transaction: wire format, complete but for the session key's signature, whose place is ignored.
+        authorization: what was allowed.
+        blockhash: the one that the executor itself fetched.
+        cosigners: who else may sign, base58: the rail declared them before.
+        facts: what the chain says of all that `needs` named.
+        policy: what the operator lets pass.
+
+    Raises:
+        TransactionRefused: it is anything but the authorized trade, or that can't be proved.
+
+    """
+    proposal, trade = read(transaction), Trade.of(authorization)
+    if str(proposal.message.recent_blockhash) != blockhash:
         raise TransactionRefused("its blockhash is not the executor's")
-    for asset in (authorization.sell, authorization.buy):
-        if asset.token_program != str(TOKEN_PROGRAM):
-            raise TransactionRefused(f"{asset.symbol} is of a token program whose fees and hooks it can't count")
-    session = Pubkey.from_string(authorization.session_pubkey)
-    _check_signers(parsed, message, session)
-    _check_memo(message, authorization)
-    _check_transfers(_transfers(message, authorization), authorization, session)
-    return parsed
-
-
-def _parse(transaction: bytes) -> VersionedTransaction:
-    if len(transaction) > TRANSACTION_BYTES_MAX:
-        raise TransactionRefused(f"it has {len(transaction)} bytes, more than a packet's {TRANSACTION_BYTES_MAX}")
-    try:
-        parsed = VersionedTransaction.from_bytes(transaction)
-        parsed.sanitize()
-    except Exception as error:  # noqa: BLE001 - whatever a foreign parser raises on hostile bytes, the answer is no
-        raise TransactionRefused(f"it can't be read: {error}") from None
-    if bytes(parsed) != transaction:
-        raise TransactionRefused("it is not in its one encoding")
-    return parsed
-
-
-def _check_signers(parsed: VersionedTransaction, message: MessageV0, session: Pubkey) -> None:
-    signers = message.account_keys[: message.header.num_required_signatures]
-    if len(signers) > SIGNERS_MAX:
-        raise TransactionRefused(f"it has {len(signers)} signers, more than {SIGNERS_MAX}")
-    if signers[0] != session:
-        raise TransactionRefused(f"its fee payer is {signers[0]}, not the session key")
-    signed = to_bytes_versioned(message)
-    for signer, signature in zip(signers[1:], parsed.signatures[1:], strict=True):
-        if not signature.verify(signer, signed):
-            raise TransactionRefused(f"its signer {signer} hasn't signed it")
-
-
-def _check_memo(message: MessageV0, authorization: Authorization) -> None:
-    memos = [bytes(each.data) for each in message.instructions if _program(message, each) == MEMO_PROGRAM]
-    if memos != [authorization.memo]:
-        raise TransactionRefused("its memo is not this authorization's")
-
-
-def _transfers(message: MessageV0, authorization: Authorization) -> list[_Transfer]:
-    """Decode every instruction but the memo; each must be a checked transfer of one of the two assets."""
-    known = {(asset.token_program, asset.mint) for asset in (authorization.sell, authorization.buy)}
-    transfers = []
-    for each in message.instructions:
-        program, data = _program(message, each), bytes(each.data)
-        if program == MEMO_PROGRAM:
-            continue
-        accounts = [message.account_keys[index] for index in each.accounts]
-        if len(data) != TRANSFER_DATA_BYTES or data[0] != TRANSFER_CHECKED or len(accounts) != TRANSFER_ACCOUNTS:
-            raise TransactionRefused(f"it calls {program} for something other than a checked transfer")
-        source, mint, destination, owner = accounts
-        if (str(program), str(mint)) not in known:
-            raise TransactionRefused(f"it moves the token {mint} of the program {program}")
-        transfers.append(_Transfer(source, mint, destination, owner, int.from_bytes(data[1:9], "little")))
-    return transfers
-
-
-def _check_transfers(transfers: list[_Transfer], authorization: Authorization, session: Pubkey) -> None:
-    """Hold what leaves and what comes against the authorization; refuse whatever else touches the session wallet."""
-    selling, buying = _account(session, authorization.sell), _account(session, authorization.buy)
-    left = received = 0
-    for each in transfers:
-        if (each.source, str(each.mint), each.owner) == (selling, authorization.sell.mint, session):
-            left += each.amount
-        elif session in (each.source, each.owner) or each.source in (selling, buying):
-            raise TransactionRefused("it takes from the session wallet what is not for sale")
-        elif (each.destination, str(each.mint)) == (buying, authorization.buy.mint):
-            received += each.amount
-    if left > authorization.sell_amount:
-        raise TransactionRefused(f"{left} base units would leave, more than {authorization.sell_amount}")
-    if received < authorization.min_received:
-        raise TransactionRefused(f"{received} base units would come, less than {authorization.min_received}")
-
-
-def _account(owner: Pubkey, asset: Asset) -> Pubkey:
-    program = Pubkey.from_string(asset.token_program)
-    return get_associated_token_address(owner, Pubkey.from_string(asset.mint), program)
-
-
-def _program(message: MessageV0, instruction: CompiledInstruction) -> Pubkey:
-    return message.account_keys[instruction.program_id_index]
+    proposal.check_signers(trade.session, cosigners, policy.cosigners_max)
+    accounts = proposal.accounts({**facts.tables, **policy.tables} if proposal.lookups else {})
+    book = Book(authorization, trade, facts, policy)
+    for call in proposal.calls(accounts):
+        book.take(decode(call))
+    if book.opaque:
+        book.check_opaque(len(proposal.signers), proposal.writable(accounts))
+    fee_lamports = SIGNATURE_LAMPORTS * len(proposal.signers) + book.check_priority_fee()
+    book.check_costs()
+    book.check_memo()
+    book.check_accounts()
+    book.check_amounts()
+    return Inspected(
+        proposal.transaction,
+        proposal.message,
+        tuple(dict.fromkeys(str(each.program) for each in book.opaque)),
+        str(trade.selling),
+        str(trade.buying),
+        authorization.sell_amount if book.opaque else book.left,
+        book.received,
+        fee_lamports,
+        book.rent_lamports,
+        book.wrapped_lamports,
+    )

@@ -35,8 +35,8 @@ def world(tmp_path):
 
 
 def executor_with(world, *, chain=None, rail=None):
-    rails = [rail or world.rail]
-    return Executor(world.awaited, SigningGate(world.awaited, world.vault), chain or world.chain, rails)
+    gate = SigningGate(world.awaited, world.vault, world.chain)
+    return Executor(world.awaited, gate, chain or world.chain, [rail or world.rail])
 
 
 def fire(executor, request):

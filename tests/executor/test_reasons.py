@@ -156,7 +156,7 @@ def test_the_page_says_of_each_call_what_its_checks_may_say():
     assert given["fire"] == set(fire) | FAULTS | {Reason.EXECUTION_CONFLICT}
     assert given["activation"] == set(activation_) | FAULTS
     assert given["funding"] == set(funding_) | FAULTS | {Reason.EXECUTION_CONFLICT}
-    assert given["signing"] == set(fire) - SETTLED | set(funding_) | {Reason.AUTHORIZATION_EXPIRED}
+    assert given["signing"] == set(fire) - SETTLED | set(funding_) | {Reason.AUTHORIZATION_EXPIRED, Reason.SESSION_BUSY}
     assert set().union(*given.values()) == set(Reason)
     assert {reason for reason in SAID if SAID[reason].retry} == {
         reason for reason, curable in (fire | activation_ | funding_).items() if curable

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from solders.address_lookup_table_account import AddressLookupTableAccount
 from solders.hash import Hash
-from solders.message import Message, MessageV0, to_bytes_versioned
+from solders.instruction import AccountMeta, Instruction
+from solders.message import MessageV0, to_bytes_versioned
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.system_program import AdvanceNonceAccountParams, TransferParams, advance_nonce_account, transfer
@@ -23,8 +24,7 @@ from executor.demo.world import World
 from executor.errors import ChainError, IllegalTransition, TransactionRefused, VaultError
 from executor.evidence import replay
 from executor.lifecycle import AttemptState
-from executor.signing import SessionVault, SignedTransaction, SigningGate
-from executor.signing.inspection import inspect
+from executor.signing import Facts, Policy, SessionVault, SignedTransaction, SigningGate, inspect, needs
 from executor.solana import MEMO_PROGRAM, TOKEN_PROGRAM, create_associated_account, memo, transfer_checked
 from tests.support import key, uuid
 
@@ -45,7 +45,7 @@ class Case:
         self.session = Pubkey.from_string(self.authorization.session_pubkey)
         self.maker = world.maker
         self.blockhash = asyncio.run(world.chain.latest_blockhash())
-        self.gate = SigningGate(world.awaited, world.vault)
+        self.gate = SigningGate(world.awaited, world.vault, world.chain)
         self.stranger = world.chain.new_keypair()
 
     def move(self, asset, source, destination, amount, *, owner=None, mint=None, program=TOKEN_PROGRAM, decimals=None):
@@ -83,7 +83,15 @@ class Case:
         return bytes(VersionedTransaction.populate(message, signatures))
 
     def sign(self, transaction):
-        return asyncio.run(self.gate.sign(self.authorization, transaction, self.blockhash))
+        return asyncio.run(self.gate.sign(self.authorization, transaction, self.blockhash, self.world.rail.cosigners))
+
+    def inspect(self, transaction):
+        needed = needs(transaction, self.authorization, {})
+        addresses = sorted(needed.accounts)
+        found = asyncio.run(self.world.chain.accounts(addresses))
+        facts = Facts(dict(zip(addresses, found, strict=True)), {}, epoch=0)
+        cosigners = self.world.rail.cosigners
+        return inspect(transaction, self.authorization, self.blockhash.hash, cosigners, facts, Policy())
 
     def state(self):
         return self.world.guard.execution(self.world.wallet, self.authorization.execution_id).state
@@ -120,6 +128,16 @@ def test_a_price_that_moved_before_signing_is_kept_as_evidence(case):
     activated = case.world.guard.entries(case.world.wallet)[voided.body["evidence"]["activation"] - 1].entry
     assert replay(voided, activated).reason == "PRICE_STALE"
     assert check_ledger(case.world.guard.ledger).findings == ()
+
+
+def test_a_listed_program_beside_a_cosigner_is_refused(case):
+    listed = case.stranger.pubkey()
+    policy = Policy(programs=frozenset({str(listed)}))
+    case.gate = SigningGate(case.world.awaited, case.world.vault, case.world.chain, policy=policy)
+    metas = [AccountMeta(case.session, is_signer=True, is_writable=True)]
+    with pytest.raises(TransactionRefused, match="sign"):
+        case.sign(case.build(case.sell(), case.pay(), Instruction(listed, b"", metas), case.memo()))
+    assert case.state() is AttemptState.VOIDED
 
 
 def test_less_out_and_more_in_is_fine(case):
@@ -189,12 +207,6 @@ ATTACKS = {
     ),
     "another blockhash": lambda case: case.build(
         case.sell(), case.pay(), case.memo(), blockhash=str(Hash.new_unique())
-    ),
-    "a legacy message": lambda case: bytes(
-        VersionedTransaction.populate(
-            Message.new_with_blockhash([case.sell(), case.memo()], case.session, Hash.from_string(case.blockhash.hash)),
-            [Signature.default()],
-        )
     ),
     "accounts from a lookup table": lambda case: bytes(
         VersionedTransaction.populate(
@@ -271,12 +283,6 @@ def test_an_authorization_that_was_changed_is_none(case, changes):
     assert case.sign(case.build(case.sell(), case.pay(), case.memo()))
 
 
-def test_a_token_program_whose_fees_it_can_not_count_is_refused(case):
-    case.authorization.buy.__dict__["token_program"] = "TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb"
-    with pytest.raises(TransactionRefused, match="fees and hooks"):
-        inspect(case.build(case.sell(), case.pay(), case.memo()), case.authorization, case.blockhash.hash)
-
-
 def test_another_agents_row_in_the_vault_opens_for_nobody(world):
     """Somebody with the database, and an agent of their own, copies a victim's encrypted key into their row."""
     thief, agent_id = key(66), world.new_id()
@@ -295,14 +301,14 @@ def test_another_agents_row_in_the_vault_opens_for_nobody(world):
 
 def test_every_flipped_bit_of_the_proposal_is_refused_or_harmless(case):
     good = case.build(case.sell(), case.pay(), case.memo())
-    inspect(good, case.authorization, case.blockhash.hash)
+    case.inspect(good)
     for bit in range(8 * len(good)):
         changed = bytearray(good)
         changed[bit // 8] ^= 1 << bit % 8
         if 8 <= bit < 8 * 65:
             continue  # the empty place of the session key's own signature
         with pytest.raises(TransactionRefused):
-            inspect(bytes(changed), case.authorization, case.blockhash.hash)
+            case.inspect(bytes(changed))
 
 
 def test_the_vm_refuses_a_signature_with_one_byte_changed(case):

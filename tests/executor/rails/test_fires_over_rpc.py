@@ -33,7 +33,7 @@ def over_rpc(world, front, work):
 
     async def run():
         async with front.serve() as url, RpcChain(url, timeout_s=TIMEOUT_S, pauses_s=[0] * (TRIES - 1)) as chain:
-            gate = SigningGate(world.awaited, world.vault)
+            gate = SigningGate(world.awaited, world.vault, chain)
             return await work(Executor(world.awaited, gate, chain, [world.rail]))
 
     return asyncio.run(run())
