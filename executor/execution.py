@@ -1,7 +1,7 @@
 """The executor: carries a request from the decision to the chain and back into the ledger.
 
 authorize → build → sign at the gate → send → look what became of it → record. The ledger says at every moment how far
-an execution has come; `settle` takes up a signed one where its process left it.
+an execution has come; `executor.settlement` takes it up where its process left it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from executor.decide import Refused
 from executor.errors import ChainError, TransactionRefused
-from executor.evidence import Evidence
-from executor.fill import Landing
-from executor.lifecycle import AttemptState
-from executor.rails import Pending, SendingRail, earliest_slot
+from executor.rails import SendingRail
 from executor.reasons import Reason
+from executor.settlement import Settlement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
     from executor.authorization import Authorization
     from executor.decide import Decision
     from executor.guard import AsyncGuard, Execution
-    from executor.rails import Chain, Rail, TransactionRecord
+    from executor.rails import Chain, Rail
     from executor.request import FireRequest
     from executor.signing import SigningGate
 
@@ -55,12 +53,14 @@ class Executor:
         self._guard = guard
         self._gate = gate
         self._chain = chain
+        self.settlement: Final = Settlement(guard, chain)
+        """What takes up an execution where it was left."""
         self._rails = {rail.name: rail for rail in rails}
 
     async def fire(self, request: FireRequest) -> Outcome:
         """Carry out `request` if the guard allows it. The same executionId again only returns what became of it.
 
-        It looks once whether the transaction landed, and doesn't wait: a signed attempt is for `settle`, later.
+        It looks once whether the transaction landed, and doesn't wait: a signed attempt is for `settlement`, later.
         A task that is cancelled leaves the execution as the ledger says, to be voided or settled.
 
         Raises:
@@ -76,38 +76,6 @@ class Executor:
         if isinstance(decision, Refused) and decision.reason in UNRECORDED:
             return Outcome(decision, None)
         return Outcome(decision, await self._guard.execution(request.wallet, request.execution_id))
-
-    async def settle(self, wallet: str, execution_id: str) -> AttemptState:
-        """Look what became of a signed execution, record it if that is final, and return where it stands now.
-
-        Raises:
-            ChainError: the wallet has no execution of this id, or the chain couldn't be asked; nothing is recorded.
-
-        """
-        execution = await self._guard.execution(wallet, execution_id)
-        if execution is None:
-            raise ChainError(f"there is no execution `{execution_id}`")
-        if execution.state is not AttemptState.SIGNED:
-            return execution.state
-        signed = execution.steps[-1].entry.body
-        # INVARIANT: the height is read before the look-up; the other way round, it could land in between, unseen.
-        newest = await self._chain.finalized_block()
-        last_valid = signed["lastValidBlockHeight"]
-        record = await self._chain.record(
-            signed["txSignature"], as_of_slot=newest.slot, since_slot=earliest_slot(last_valid, newest)
-        )
-        if isinstance(record, Pending):
-            return AttemptState.SIGNED
-        if record is None:
-            if newest.height <= last_valid:
-                return AttemptState.SIGNED
-            await self._guard.mark_dead(wallet, execution_id)
-            return AttemptState.DEAD
-        if record.error is not None:
-            await self._guard.mark_failed(wallet, execution_id, record.error)
-            return AttemptState.FAILED
-        await self._guard.mark_landed(wallet, execution_id, _landing(record, execution))
-        return AttemptState.LANDED
 
     async def _carry_out(self, authorization: Authorization) -> None:
         wallet, execution_id = authorization.wallet, authorization.execution_id
@@ -129,24 +97,9 @@ class Executor:
             return
         if isinstance(signed, Refused):
             return
-        # Turned away, or no answer: what became of it, only a look-up tells, and the ledger has what that needs.
-        with suppress(ChainError, TimeoutError):
+        with suppress(TimeoutError):
             async with asyncio.timeout(RAIL_S_MAX):
-                await (rail if isinstance(rail, SendingRail) else self._chain).send(signed.content)
+                by = rail if isinstance(rail, SendingRail) else None
+                await self.settlement.send(wallet, execution_id, signed.content, by)
         with suppress(ChainError):
-            await self.settle(wallet, execution_id)
-
-
-def _landing(record: TransactionRecord, execution: Execution) -> Landing:
-    """Return what the transaction moved in and out of the session wallet."""
-    if not isinstance(execution.evidence, Evidence):
-        raise ChainError("a funding moves no tokens")
-    whitelist, request = execution.bounds.whitelist, execution.evidence.request
-    session = execution.bounds.terms.session_pubkey
-    sell, buy = whitelist[request.sell].mint, whitelist[request.buy].mint
-    return Landing(
-        slot=record.slot,
-        sold=max(0, record.before.of(session, sell) - record.after.of(session, sell)),
-        received=max(0, record.after.of(session, buy) - record.before.of(session, buy)),
-        fee_lamports=record.fee_lamports,
-    )
+            await self.settlement.settle(wallet, execution_id)

@@ -20,7 +20,9 @@ __all__ = [
     "TOKEN_2022_PROGRAM",
     "TOKEN_PROGRAM",
     "TRANSFER_CHECKED",
+    "close_account",
     "create_associated_account",
+    "harvest_withheld",
     "initialize_mint",
     "memo",
     "mint_to",
@@ -43,8 +45,11 @@ REVOKE: Final = 5
 SET_AUTHORITY: Final = 6
 CLOSE_AUTHORITY: Final = 3
 MINT_TO: Final = 7
+CLOSE_ACCOUNT: Final = 9
 TRANSFER_CHECKED: Final = 12
 INITIALIZE_MINT_2: Final = 20
+TRANSFER_FEE_EXTENSION: Final = 26
+HARVEST_WITHHELD: Final = 4
 
 
 def create_associated_account(
@@ -101,6 +106,22 @@ def remove_close_authority(account: Pubkey, authority: Pubkey, token_program: Pu
     """Leave `account` to be closed by its owner alone. `authority` is whoever may close it now."""
     data = bytes([SET_AUTHORITY, CLOSE_AUTHORITY, 0])
     return Instruction(token_program, data, [_writable(account), _signer(authority, writable=False)])
+
+
+def close_account(account: Pubkey, destination: Pubkey, owner: Pubkey, token_program: Pubkey) -> Instruction:
+    """Close a token account that is empty or holds wrapped SOL; its lamports go to `destination`."""
+    return Instruction(
+        token_program,
+        bytes([CLOSE_ACCOUNT]),
+        [_writable(account), _writable(destination), _signer(owner, writable=False)],
+    )
+
+
+def harvest_withheld(mint: Pubkey, account: Pubkey, token_program: Pubkey) -> Instruction:
+    """Move the fees that Token-2022 withheld in `account` to its mint. Anybody may."""
+    return Instruction(
+        token_program, bytes([TRANSFER_FEE_EXTENSION, HARVEST_WITHHELD]), [_writable(mint), _writable(account)]
+    )
 
 
 def memo(text: bytes, signer: Pubkey) -> Instruction:

@@ -206,7 +206,13 @@ class _World:
             self._given[request.wallet, request.execution_id] = decision.authorization
         return _decision(decision)
 
-    def sign(self, step: Json, *, alone: bool = False) -> Json:
+    def sign(self, step: Json) -> Json:
+        return self._mark_signed(step, alone=False)
+
+    def sign_alone(self, step: Json) -> Json:
+        return self._mark_signed(step, alone=True)
+
+    def _mark_signed(self, step: Json, *, alone: bool) -> Json:
         refused = self.guard.mark_signed(
             self._given[step["wallet"], step["execution_id"]],
             tx_signature=step["tx_signature"],
@@ -215,9 +221,6 @@ class _World:
             alone=alone,
         )
         return {} if refused is None else _refusal(refused)
-
-    def sign_alone(self, step: Json) -> Json:
-        return self.sign(step, alone=True)
 
     def void(self, step: Json) -> Json:
         self.guard.void(step["wallet"], step["execution_id"], Reason(step["reason"]), "")

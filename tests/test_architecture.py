@@ -40,9 +40,8 @@ CORE_FORBIDDEN = {"asyncio", "os", "pathlib", "random", "secrets", "socket", "sq
 """Of the standard library: what reads the world, or changes it."""
 
 EXTRAS = {"alembic", "httpx", "psycopg", "rich", "solders", "starlette", "uvicorn"}
-NEEDS_EXTRAS = tuple(
-    f"executor.{name}" for name in ("demo", "execution", "rails", "service", "signing", "solana", "trace")
-)
+SHELLS = "demo execution rails service settlement signing solana sweeper trace treasury"
+NEEDS_EXTRAS = tuple(f"executor.{name}" for name in SHELLS.split())
 NEEDS_EXTRAS += ("executor.ledger.migrations", "executor.ledger.upgrade")
 
 

@@ -206,6 +206,14 @@ class AsyncGuard:
             alone=alone,
         )
 
+    async def may_send(self, wallet: str, execution_id: str) -> Refused | None:
+        """Return why a signed transaction may not be sent now."""
+        return await self._call(self.guard.may_send, wallet, execution_id)
+
+    async def void_expired(self, wallet: str, execution_id: str) -> bool:
+        """Give up an attempt whose authorization nobody used in its time."""
+        return await self._call(self.guard.void_expired, wallet, execution_id)
+
     async def void(self, wallet: str, execution_id: str, reason: Reason, detail: str) -> None:
         """Give up an attempt that was never signed."""
         await self._call(self.guard.void, wallet, execution_id, reason, detail)
@@ -248,9 +256,9 @@ class AsyncGuard:
         """Return the agent's executions and refusals, newest first."""
         return await self._call(self.guard.executions, wallet, agent_id, before=before, count_max=count_max)
 
-    async def in_doubt(self) -> AsyncIterator[tuple[str, Execution]]:
+    async def in_doubt(self, wallet: str | None = None) -> AsyncIterator[tuple[str, Execution]]:
         """Yield the wallet and the story of each attempt that has not ended."""
-        doubts = self.guard.in_doubt()
+        doubts = self.guard.in_doubt(wallet)
         while (doubt := await self._call(next, doubts, None)) is not None:
             yield doubt
 

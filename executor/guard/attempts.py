@@ -5,18 +5,21 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from executor.decide import Refused, agent_checks
+from executor.entries import Kind
 from executor.evidence import decision_of, evidence_of
-from executor.lifecycle import AttemptState, require_attempt_step
+from executor.guard.agents import activation, state
+from executor.lifecycle import AgentState, AttemptState, require_attempt_step
+from executor.reasons import Reason
 
 if TYPE_CHECKING:
     from executor.bounds import Bounds
     from executor.decide import Decision
-    from executor.entries import Kind
     from executor.evidence import Evidence
     from executor.funding import FundingDecision, FundingEvidence
-    from executor.ledger import SealedEntry, WalletView
+    from executor.ledger import SealedEntry, WalletTransaction, WalletView
 
-__all__ = ["Execution", "claim_hash", "execution", "is_last", "step_to"]
+__all__ = ["Execution", "claim_hash", "execution", "is_last", "may_send", "step_to", "void_expired"]
 
 
 class Execution(NamedTuple):
@@ -59,6 +62,31 @@ def step_to(view: WalletView, execution_id: str, following: AttemptState) -> Sea
     steps = view.execution(execution_id)
     require_attempt_step(AttemptState(steps[-1].entry.kind) if steps else None, following)
     return steps[0]
+
+
+def may_send(view: WalletView, execution_id: str) -> Refused | None:
+    """Return why a signed transaction may not be sent, or sent again, now: its agent may not act any more."""
+    agent_id = view.execution(execution_id)[0].entry.agent_id or ""
+    activated = activation(view, agent_id)
+    if activated is None:
+        return Refused(reason=Reason.AGENT_UNKNOWN)
+    now = state(view, agent_id) or AgentState.RESERVED
+    checks = agent_checks(now, view.halts(agent_id), activated.bounds, view.now_ms)
+    failed = [check for check in checks if check is not None]
+    return Refused.because(failed) if failed else None
+
+
+def void_expired(transaction: WalletTransaction, execution_id: str) -> bool:
+    """Give up an attempt whose authorization wasn't used in its time; tell whether it was one."""
+    steps = transaction.execution(execution_id)
+    decided = steps[0].entry
+    if steps[-1].entry.kind is not Kind.AUTHORIZED:
+        return False
+    if transaction.now_ms < decided.at_ms + evidence_of(decided).limits.authorization_ttl_s * 1000:
+        return False
+    body = {"reason": Reason.AUTHORIZATION_EXPIRED, "detail": "nobody used it"}
+    transaction.append(Kind.VOIDED, decided.agent_id, body, execution_id=execution_id, funding=decided.funding)
+    return True
 
 
 def claim_hash(claim: str) -> str:

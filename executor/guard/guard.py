@@ -449,6 +449,27 @@ class Guard:
             ahead=_ahead(authorization),
         )
 
+    def may_send(self, wallet: str, execution_id: str) -> Refused | None:
+        """Return why a signed transaction may not be sent, or sent again, now; None: it may.
+
+        A stopped, paused or halted agent's is only looked up from then on: it may land, if it was sent before.
+
+        Raises:
+            IllegalTransition: the wallet has no signed execution of this id.
+            LedgerError: as `Ledger.view`.
+
+        """
+        with self.ledger.view(wallet) as view:
+            attempts.step_to(view, execution_id, AttemptState.LANDED)
+            return attempts.may_send(view, execution_id)
+
+    def void_expired(self, wallet: str, execution_id: str) -> bool:
+        """Give up an attempt whose authorization nobody used in its time; tell whether it was one.
+
+        Raises LedgerError as `Ledger.change` does. What is younger, or signed, stays as it is.
+        """
+        return self.ledger.change(wallet, lambda wallet: attempts.void_expired(wallet, execution_id))
+
     def void(self, wallet: str, execution_id: str, reason: Reason, detail: str) -> None:
         """Give up an attempt that was never signed, for `reason`, told in `detail`; its slot stays used.
 
@@ -532,16 +553,17 @@ class Guard:
 
         return self._look(wallet, look, ())
 
-    def in_doubt(self) -> Iterator[tuple[str, Execution]]:
-        """Yield the wallet and the story of each attempt and funding that has not ended, newest of a wallet first."""
+    def in_doubt(self, wallet: str | None = None) -> Iterator[tuple[str, Execution]]:
+        """Yield the wallet and the story of each attempt and funding that has not ended, newest of a wallet first.
+
+        With `wallet`, of that one alone.
+        """
         after = ""
-        while wallets := self.ledger.wallets_in_doubt(after):
-            for wallet in wallets:
-                with self.ledger.view(wallet) as view:
-                    stories = [
-                        attempts.execution(view, steps[0].entry.execution_id or "") for steps in view.open_attempts()
-                    ]
-                yield from ((wallet, each) for each in stories if each is not None)
+        while wallets := [wallet] if wallet is not None else self.ledger.wallets_in_doubt(after):
+            for each in wallets:
+                yield from ((each, story) for story in self._look(each, _open_stories, ()))
+            if wallet is not None:
+                return
             after = wallets[-1]
 
     def events(self, wallet: str, after: int = 0, count_max: int = 1_000) -> Sequence[tuple[int, Event]]:
@@ -639,6 +661,11 @@ def _halt(transaction: WalletTransaction, scope: Scope, by: Halter, why: str) ->
     others = tuple(each for each in transaction.head.halts if (each.scope, each.by) != (scope, by))
     transaction.append(Kind.HALTED, scope.agent_id, {"halt": halt.to_json_object()})
     transaction.move_head(halts=(*others, halt))
+
+
+def _open_stories(view: WalletView) -> Sequence[Execution]:
+    found = (attempts.execution(view, steps[0].entry.execution_id or "") for steps in view.open_attempts())
+    return [each for each in found if each is not None]
 
 
 def _open_signatures(view: WalletView, agent_id: str | None) -> Sequence[str]:

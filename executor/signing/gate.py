@@ -14,12 +14,13 @@ from solders.message import to_bytes_versioned
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
-from executor.errors import TransactionRefused
+from executor.errors import IllegalTransition, TransactionRefused
 from executor.reasons import Reason
 from executor.signing.book import Facts
 from executor.signing.floors import floor_instructions, mints_of, named_accounts, token_floors, with_floors
 from executor.signing.inspection import inspect, needs
 from executor.signing.policy import Policy
+from executor.signing.sweep import sweep_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from executor.rails import Account, Blockhash, Chain
     from executor.rails.agreed import AgreedChain
     from executor.signing.inspection import Inspected
+    from executor.signing.sweep import Owned
     from executor.signing.vault import SessionVault
 
 __all__ = ["SignedTransaction", "SigningGate"]
@@ -122,6 +124,32 @@ class SigningGate:
         )
         if refused is not None:
             return refused
+        return SignedTransaction(tx_signature, content, blockhash.last_valid_block_height)
+
+    async def sign_sweep(self, wallet: str, agent_id: str, owned: Owned, blockhash: Blockhash) -> SignedTransaction:
+        """Sign the next transaction that pays what the agent's session wallet holds back to `wallet`, to nobody else.
+
+        It needs no permit, and no halt forbids it: it only takes exposure away. The agent must be stopped or completed.
+
+        Raises:
+            TransactionRefused: there is nothing to pay back, or not enough for the fee.
+            IllegalTransition: the agent may still fire, or there is none.
+            VaultError, LedgerError: nothing was released.
+
+        """
+        agent = await self._guard.agent(wallet, agent_id)
+        if agent is None:
+            raise IllegalTransition(f"there is no agent `{agent_id}`")
+        message = sweep_message(wallet, agent.session_pubkey, owned, blockhash.hash)
+        unsigned = VersionedTransaction.populate(message, [Signature.default()])
+        content, tx_signature = await self._signed(wallet, agent_id, agent.session_pubkey, unsigned)
+        await self._guard.record_sweep(
+            wallet,
+            agent_id,
+            tx_signature=tx_signature,
+            transaction_bytes=content,
+            last_valid_block_height=blockhash.last_valid_block_height,
+        )
         return SignedTransaction(tx_signature, content, blockhash.last_valid_block_height)
 
     async def _signed(

@@ -44,7 +44,7 @@ def fire(executor, request):
 
 
 def settle(executor, request):
-    return asyncio.run(executor.settle(request.wallet, request.execution_id))
+    return asyncio.run(executor.settlement.settle(request.wallet, request.execution_id))
 
 
 def kinds(outcome):

@@ -44,7 +44,7 @@ def fire(world, front, request):
 
 
 def settle(world, front, request):
-    return over_rpc(world, front, lambda executor: executor.settle(request.wallet, request.execution_id))
+    return over_rpc(world, front, lambda executor: executor.settlement.settle(request.wallet, request.execution_id))
 
 
 def test_a_fire_lands_and_what_it_moved_is_the_chains_word(world):

@@ -1,0 +1,121 @@
+"""Sweeps: transactions that pay what a session wallet holds back to the wallet that signed its permits.
+
+Built from the two addresses and from what the chain says of the session wallet, by nobody else: there is no field by
+which anything could go elsewhere. Tokens come first, each into the wallet's associated account, and with them the rent
+of the emptied accounts, back into the session wallet; the lamports last. Closing its account unwraps SOL.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from solders.hash import Hash
+from solders.message import MessageV0
+from solders.pubkey import Pubkey
+from solders.system_program import TransferParams, transfer
+from solders.token.associated import get_associated_token_address
+
+from executor.assets import NATIVE_MINT
+from executor.errors import TransactionRefused
+from executor.solana import (
+    TOKEN_2022_PROGRAM,
+    close_account,
+    create_associated_account,
+    harvest_withheld,
+    transfer_checked,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from solders.instruction import Instruction
+
+    from executor.rails import Account, Holding
+
+__all__ = ["ACCOUNTS_MAX", "FEE_LAMPORTS", "Owned", "sweep_message"]
+
+ACCOUNTS_MAX: Final = 4
+"""Token accounts in one transaction: the instructions for each take some 200 bytes of 1,232."""
+FEE_LAMPORTS: Final = 5_000
+"""For the one signature."""
+
+DECIMALS: Final = 44
+"""The byte of a mint that says them."""
+BASE_BYTES: Final = 165
+TRANSFER_FEE_AMOUNT: Final = (2).to_bytes(2, "little") + (8).to_bytes(2, "little")
+"""How the extension of a Token-2022 account begins that holds what was withheld of what it received."""
+
+
+class Owned(NamedTuple):
+    """What a session wallet holds."""
+
+    lamports: int
+    holdings: Sequence[Holding]
+    """Its token accounts; frozen ones can't be emptied."""
+    accounts: Mapping[str, Account | None]
+    """What lies at each of their addresses and at each of their mints, base58."""
+
+    @property
+    def movable(self) -> Sequence[Holding]:
+        """Those token accounts that can be emptied and closed."""
+        return [each for each in self.holdings if not each.frozen]
+
+
+def sweep_message(wallet: str, session_pubkey: str, owned: Owned, blockhash: str) -> MessageV0:
+    """Return the next transaction that pays back: of up to 4 token accounts, or, once there are none, of the lamports.
+
+    Raises:
+        TransactionRefused: nothing is left that could be moved, or no lamports for the fee.
+
+    """
+    home, session = Pubkey.from_string(wallet), Pubkey.from_string(session_pubkey)
+    if owned.lamports < FEE_LAMPORTS:
+        raise TransactionRefused(f"the session wallet has {owned.lamports} lamports, less than the fee")
+    instructions = [
+        instruction
+        for holding in owned.movable[:ACCOUNTS_MAX]
+        for instruction in _empty(home, session, holding, owned.accounts)
+    ]
+    if not instructions:
+        left = owned.lamports - FEE_LAMPORTS
+        if not left:
+            raise TransactionRefused("the session wallet has nothing but the fee")
+        instructions = [transfer(TransferParams(from_pubkey=session, to_pubkey=home, lamports=left))]
+    return MessageV0.try_compile(session, instructions, [], Hash.from_string(blockhash))
+
+
+def _empty(
+    home: Pubkey, session: Pubkey, holding: Holding, accounts: Mapping[str, Account | None]
+) -> list[Instruction]:
+    """Return the instructions that move all of one token account home, and close it."""
+    source, mint, program = (
+        Pubkey.from_string(each) for each in (holding.address, holding.mint, holding.token_program)
+    )
+    closing = close_account(source, session, session, program)
+    if holding.mint == NATIVE_MINT:
+        return [closing]
+    instructions = []
+    if holding.amount:
+        minted = accounts[holding.mint]
+        if minted is None or len(minted.data) <= DECIMALS:
+            raise TransactionRefused(f"the session wallet holds {holding.mint}, which is no mint")
+        instructions += [
+            create_associated_account(session, home, mint, program),
+            transfer_checked(
+                source,
+                mint,
+                get_associated_token_address(home, mint, program),
+                owner=session,
+                amount=holding.amount,
+                decimals=minted.data[DECIMALS],
+                token_program=program,
+            ),
+        ]
+    if program == TOKEN_2022_PROGRAM and _has_withheld(accounts[holding.address]):
+        instructions.append(harvest_withheld(mint, source, program))
+    return [*instructions, closing]
+
+
+def _has_withheld(account: Account | None) -> bool:
+    """Tell whether a Token-2022 account may hold withheld fees, which keep it from being closed."""
+    return account is not None and TRANSFER_FEE_AMOUNT in account.data[BASE_BYTES:]
