@@ -12,8 +12,9 @@ from rich.table import Table
 from executor.audit import check_ledger
 from executor.bounds import Bounds
 from executor.decide import Allowed, Refused
-from executor.demo.world import PERMIT_LIFETIME_S, QUOTE_AGE_S_MAX, START_USDC, USDC_UNITS
+from executor.demo.world import FLOOR_LAMPORTS, PERMIT_LIFETIME_S, QUOTE_AGE_S_MAX, START_USDC, USDC_UNITS
 from executor.entries import Kind
+from executor.funding import FundingAllowed
 from executor.lifecycle import AgentState, AttemptState
 from executor.rails import TransactionRecord
 from executor.reasons import Reason
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Story"]
 
 LANDINGS: Final = 2
+SWEEP_STEPS_MAX: Final = 10
 
 
 class Story:
@@ -50,6 +52,7 @@ class Story:
         say(f"Holdfire demo. Everything that it writes lies in {world.folder}\n")
         say(f"wallet      {world.wallet}\nagent       {world.agent_id}\nsession key {world.session_pubkey}\n")
         self._activate("The wallet signs this permit, and the agent is activated:", show=True)
+        await self._is_funded()
 
         first = world.request(Decimal(200))
         await self._fires("sell 200 USDC for JTO", first)
@@ -66,7 +69,11 @@ class Story:
         await self._refused("a fire while paused", world.request(Decimal(100)), Reason.AGENT_PAUSED)
         self._activate("The wallet signs a new permit of the same scope, and the agent resumes:")
         await self._fires("sell 250 USDC, exactly the cap", world.request(Decimal(250)))
-        await self._sum_up()
+        await self._trace_back()
+        world.guard.stop(world.wallet, world.agent_id)
+        await self._refused("the user has stopped the agent", world.request(Decimal(1)), Reason.AGENT_STOPPED)
+        await self._goes_home()
+        self._sum_up()
 
     def serve(self, bound: socket) -> None:
         """Keep the event stream up until interrupted."""
@@ -85,6 +92,15 @@ class Story:
         self._expect("the permit is activated", isinstance(bounds, Bounds))
         if isinstance(bounds, Bounds):
             self._console.print(f"  permit {bounds.permit_id}\n  until  {bounds.terms.expires_at}\n")
+
+    async def _is_funded(self) -> None:
+        world = self._world
+        decision = await world.treasury.top_up(world.wallet, world.agent_id)
+        self._expect("the operator funds the session wallet", isinstance(decision, FundingAllowed))
+        self._expect("not twice", await world.treasury.top_up(world.wallet, world.agent_id) is None)
+        sol = world.balances(world.session_pubkey)["SOL"]
+        self._expect("up to the floor", sol == Decimal(FLOOR_LAMPORTS).scaleb(-9))
+        self._console.print(f"  the operator tops the session wallet up to {sol:f} SOL, for fees\n")
 
     async def _fires(self, title: str, request: FireRequest) -> None:
         before = self._world.balances(self._world.session_pubkey)
@@ -119,18 +135,24 @@ class Story:
         self._console.print(f"  [bold]{title}[/] ({request.execution_id})")
         return await self._world.executor.fire(request)
 
-    async def _sum_up(self) -> None:
-        """Check every landed transaction against the VM, the ledger's chain and the permit's id."""
-        table = Table("transaction", "landed in the VM", "memo names its decision", "permit id recomputed")
-        landed = self._landed()
-        for execution in landed:
-            tx_signature = execution.steps[-1].entry.body["txSignature"]
-            proofs = await self._proofs(tx_signature, execution)
-            self._expect(f"{tx_signature} traces back to its permit", all(proofs))
-            table.add_row(tx_signature[:16] + "…", *("yes" if proof else "NO" for proof in proofs))
-        self._console.print("[bold]Every landed transaction, traced back:[/]", table)
-        self._expect(f"{LANDINGS} transactions landed", len(landed) == LANDINGS)
-        self._expect("the VM's balances are the ledger's", self._balances_fit(landed))
+    async def _goes_home(self) -> None:
+        """Sweep the session wallet, until its key is gone and all that it held is the user's."""
+        world, before = self._world, self._world.balances(self._world.session_pubkey)
+        self._console.print("[bold]The session wallet pays back to the user's, and its key is destroyed:[/]")
+        steps = 0
+        while not (swept := await world.sweeper.step(world.wallet, world.agent_id)).done and steps < SWEEP_STEPS_MAX:
+            steps += 1
+            self._console.print(f"    swept  {swept.tx_signature}")
+        self._expect("the sweep is done", swept.done)
+        left, home = world.balances(world.session_pubkey), world.balances(world.wallet)
+        self._expect("the session wallet is empty", not any(left.values()))
+        for symbol in ("USDC", "JTO"):
+            self._expect(f"all {symbol} is the user's", home[symbol] == before[symbol])
+        for symbol, amount in home.items():
+            self._console.print(f"    {symbol:<5}{amount:>16f} in the user's wallet")
+
+    def _sum_up(self) -> None:
+        """Check the ledger, and tell whether all happened as said."""
         report = check_ledger(self._world.guard.ledger)
         self._expect("the ledger is intact", not report.findings)
         self._console.print(
@@ -142,6 +164,19 @@ class Story:
             self._console.print(f"[red]not as said:[/] {surprise}")
         if not self.surprises:
             self._console.print("[green]everything happened as said[/]")
+
+    async def _trace_back(self) -> None:
+        """Check every landed transaction against the VM, the ledger's chain and the permit's id."""
+        table = Table("transaction", "landed in the VM", "memo names its decision", "permit id recomputed")
+        landed = self._landed()
+        for execution in landed:
+            tx_signature = execution.steps[-1].entry.body["txSignature"]
+            proofs = await self._proofs(tx_signature, execution)
+            self._expect(f"{tx_signature} traces back to its permit", all(proofs))
+            table.add_row(tx_signature[:16] + "…", *("yes" if proof else "NO" for proof in proofs))
+        self._console.print("[bold]Every landed transaction, traced back:[/]", table)
+        self._expect(f"{LANDINGS} transactions landed", len(landed) == LANDINGS)
+        self._expect("the VM's balances are the ledger's", self._balances_fit(landed))
 
     async def _proofs(self, tx_signature: str, execution: Execution) -> tuple[bool, bool, bool]:
         chain = self._world.chain
@@ -167,7 +202,7 @@ class Story:
         ids = (
             sealed.entry.execution_id
             for sealed in world.guard.entries(world.wallet)
-            if sealed.entry.kind is Kind.LANDED
+            if sealed.entry.kind is Kind.LANDED and sealed.entry.funding is None
         )
         found = (world.guard.execution(world.wallet, execution_id) for execution_id in ids if execution_id)
         return [execution for execution in found if execution is not None]

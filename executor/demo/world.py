@@ -17,6 +17,7 @@ from executor.assets import NATIVE_MINT, Asset, KnownAssets
 from executor.errors import ExecutorError
 from executor.execution import Executor
 from executor.guard import AsyncGuard, Guard
+from executor.limits import Limits
 from executor.prices.quote import FixedPrices, Quote
 from executor.rails.local import LocalRail
 from executor.rails.local_chain import LocalChain
@@ -24,13 +25,15 @@ from executor.request import FireRequest
 from executor.seal import SealKeys
 from executor.signing import SessionVault, SigningGate
 from executor.solana import TOKEN_PROGRAM
+from executor.sweeper import Sweeper
+from executor.treasury import Treasury
 from permits import LocalSigner, SignedPermit, draft, issue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["PERMIT_LIFETIME_S", "QUOTE_AGE_S_MAX", "START_USDC", "USDC_UNITS", "World"]
+__all__ = ["FLOOR_LAMPORTS", "PERMIT_LIFETIME_S", "QUOTE_AGE_S_MAX", "START_USDC", "USDC_UNITS", "World"]
 
 SEEDED_START_MS: Final = 1_777_723_200_000
 """2026-05-02T12:00:00Z, as in the source's permit: with a seed, permits and their ids repeat themselves."""
@@ -44,6 +47,10 @@ USDC_UNITS: Final = 10**6
 JTO_UNITS: Final = 10**9
 LAMPORTS: Final = 10**9
 START_USDC: Final = 1_000
+START_LAMPORTS: Final = LAMPORTS // 100
+FLOOR_LAMPORTS: Final = LAMPORTS // 20
+"""What the operator tops the session wallet up to."""
+CAPS: Final = Limits(autofund_lamports_per_24h=LAMPORTS // 10, autofund_lamports_per_24h_in_all=LAMPORTS)
 
 
 class World:
@@ -66,21 +73,34 @@ class World:
             seal_keys=SealKeys.single(seal_key),
             prices=self.prices,
             assets=KnownAssets([self.usdc, self.jto]),
+            limits=CAPS,
             clock=lambda: self.now_ms,
             random_bytes=self.random_bytes,
         )
         self.vault = SessionVault(self.guard, master_key, random_bytes=self.random_bytes)
         self.maker = self.chain.new_keypair()
-        self._give(self.maker.pubkey(), usdc=1_000_000, jto=1_000_000)
+        self._give(self.maker.pubkey(), lamports=LAMPORTS, usdc=1_000_000, jto=1_000_000)
         self.rail = LocalRail(self.maker, self.prices)
         self.awaited = AsyncGuard(self.guard)
         gate = SigningGate(self.awaited, self.vault, self.chain)
         self.executor = Executor(self.awaited, gate, self.chain, [self.rail])
+        self.sweeper = Sweeper(self.awaited, gate, self.chain)
+        operator = self.chain.new_keypair()
+        self.chain.give_lamports(operator.pubkey(), LAMPORTS)
+        self.treasury = Treasury(
+            self.awaited,
+            self.chain,
+            self.executor.settlement,
+            operator,
+            floor_lamports=FLOOR_LAMPORTS,
+            new_id=self.new_id,
+        )
         self.signer = LocalSigner.from_seed(self.random_bytes(32))
         self.wallet = self.signer.wallet_address
         self.agent_id = self.new_id()
         self.session_pubkey = self.vault.make_session_key(self.wallet, self.agent_id)
-        self._give(Pubkey.from_string(self.session_pubkey), usdc=START_USDC, jto=0)
+        self.guard.set_fundable(self.wallet, fundable=True)
+        self._give(Pubkey.from_string(self.session_pubkey), lamports=START_LAMPORTS, usdc=START_USDC, jto=0)
 
     def __enter__(self) -> Self:
         return self
@@ -164,8 +184,8 @@ class World:
         mint = str(self.chain.make_mint(decimals))
         return Asset(symbol=symbol, mint=mint, decimals=decimals, token_program=str(TOKEN_PROGRAM))
 
-    def _give(self, owner: Pubkey, *, usdc: int, jto: int) -> None:
-        self.chain.give_lamports(owner, LAMPORTS)
+    def _give(self, owner: Pubkey, *, lamports: int, usdc: int, jto: int) -> None:
+        self.chain.give_lamports(owner, lamports)
         self.chain.give_tokens(owner, Pubkey.from_string(self.usdc.mint), usdc * USDC_UNITS)
         self.chain.give_tokens(owner, Pubkey.from_string(self.jto.mint), jto * JTO_UNITS)
 

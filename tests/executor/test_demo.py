@@ -51,7 +51,7 @@ def test_what_it_wrote_can_be_checked(tmp_path):
     assert {each.name for each in tmp_path.iterdir()} >= {"ledger.db", "seal.key", "master.key"}
     assert (tmp_path / "seal.key").stat().st_mode & 0o777 == 0o600
     done = run("db", "check", tmp_path / "ledger.db", "--seal-key", tmp_path / "seal.key")
-    assert (done.returncode, done.stdout) == (0, "entries: 14, wallets: 1, findings: 0\n")
+    assert (done.returncode, done.stdout) == (0, "entries: 24, wallets: 1, findings: 0\n")
 
 
 def test_it_fails_when_something_does_not_happen_as_said(tmp_path, monkeypatch):
@@ -71,9 +71,9 @@ def test_it_serves_the_events_afterwards(tmp_path):
             for line in response.iter_lines():
                 if line.startswith("event: "):
                     told.append(line[7:])
-                if len(told) == 7:
+                if len(told) == 9:
                     break
-        assert told == ["executed", *["errored"] * 5, "executed"]
+        assert told == ["executed", *["errored"] * 5, "executed", "completed", "errored"]
         process.send_signal(signal.SIGTERM)
         process.wait(60)
 
