@@ -31,6 +31,7 @@ __all__ = [
     "fired_at_ms",
     "record_sweep",
     "require_names",
+    "require_over",
     "reserve",
     "revoke",
     "state",
@@ -116,7 +117,7 @@ def record_sweep(transaction: WalletTransaction, agent_id: str, signed: dict[str
     """Record a signed transaction that pays back to the wallet; again with the same it changes nothing."""
     if transaction.signed(signed["txSignature"]) is not None:
         return
-    _require_over(transaction, agent_id)
+    require_over(transaction, agent_id)
     transaction.append(Kind.SWEEP_SIGNED, agent_id, signed)
 
 
@@ -124,16 +125,16 @@ def destroy_key(transaction: WalletTransaction, agent_id: str) -> None:
     """Take the session key away for ever: with it a stopped agent ends."""
     if transaction.secret(agent_id) is None:
         return
-    stopped = _require_over(transaction, agent_id) is AgentState.STOPPED
+    stopped = require_over(transaction, agent_id) is AgentState.STOPPED
     if any(steps[0].entry.agent_id == agent_id for steps in transaction.open_attempts()):
         raise IllegalTransition(f"agent `{agent_id}` has attempts that have not ended")
     transaction.append(Kind.KEY_DESTROYED, agent_id, {}, agent_state=AgentState.COMPLETED if stopped else None)
     transaction.change_secret(agent_id, None)
 
 
-def _require_over(transaction: WalletTransaction, agent_id: str) -> AgentState:
-    """Return the agent's state if it is one after which its key only pays back."""
-    now = state(transaction, agent_id)
+def require_over(view: WalletView, agent_id: str) -> AgentState:
+    """Return the agent's state if it is one after which its key only pays back; else raise IllegalTransition."""
+    now = state(view, agent_id)
     if now is AgentState.STOPPED or now is AgentState.COMPLETED:
         return now
     raise IllegalTransition(f"agent `{agent_id}` is {now or 'unknown'}: only what was stopped or completed is swept")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from executor.prices.quote import PriceSource
     from executor.request import FireRequest
 
-__all__ = ["authorize", "explain", "land", "record_signature", "require_genuine"]
+__all__ = ["authorize", "explain", "land", "record_signature", "require_genuine", "require_unused"]
 
 REFUSALS_RECORDED_MAX: Final = 1_000
 """A wallet's refusals beyond this many in 24 hours are only counted: nobody fills the disk with them."""
@@ -125,6 +125,11 @@ def land(transaction: WalletTransaction, execution_id: str, landing: Landing) ->
     }
     transaction.append(Kind.LANDED, decided.entry.agent_id, body, execution_id=execution_id)
     return fill
+
+
+def require_unused(view: WalletView, authorization: Authorization) -> None:
+    """Raise IllegalTransition unless `authorization` is, to the letter, one that was given and not used up."""
+    require_genuine(view, step_to(view, authorization.execution_id, AttemptState.SIGNED), authorization)
 
 
 def require_genuine(view: WalletView, decided: SealedEntry, authorization: Authorization) -> None:

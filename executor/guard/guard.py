@@ -409,8 +409,7 @@ class Guard:
 
         """
         with self.ledger.view(authorization.wallet) as view:
-            decided = attempts.step_to(view, authorization.execution_id, AttemptState.SIGNED)
-            fires.require_genuine(view, decided, authorization)
+            fires.require_unused(view, authorization)
 
     def mark_signed(
         self,

@@ -1,7 +1,7 @@
 """The signing gate: the one place where a session key signs, and only what was authorized.
 
-The order is the safety: check the authorization against the ledger → read what the chain says → inspect, and append
-floors where a program can't be decoded → sign → let the guard decide once more and commit the signature → release the
+The order is the safety: read what the chain says → inspect, and append floors where a program can't be decoded → check
+the authorization against the ledger, and sign → let the guard decide once more and commit the signature → release the
 bytes. A signature that the guard didn't commit never leaves this function.
 """
 
@@ -15,6 +15,8 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from executor.errors import IllegalTransition, TransactionRefused
+from executor.guard.agents import require_over
+from executor.guard.fires import require_unused
 from executor.reasons import Reason
 from executor.signing.book import Facts
 from executor.signing.floors import floor_instructions, mints_of, named_accounts, token_floors, with_floors
@@ -23,12 +25,13 @@ from executor.signing.policy import Policy
 from executor.signing.sweep import sweep_message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from collections.abc import Set as AbstractSet
 
     from executor.authorization import Authorization
     from executor.decide import Refused
     from executor.guard import AsyncGuard
+    from executor.ledger import WalletView
     from executor.rails import Account, Blockhash, Chain
     from executor.rails.agreed import AgreedChain
     from executor.signing.inspection import Inspected
@@ -102,18 +105,22 @@ class SigningGate:
             VaultError, LedgerError: nothing was released.
 
         """
-        await self._guard.check(authorization)
         try:
             facts = await self._read_facts(transaction, authorization)
             inspected = inspect(transaction, authorization, blockhash.hash, cosigners, facts, self._policy)
             checked = await self._floored(inspected, authorization, facts) if inspected.programs else None
         except TransactionRefused as error:
+            await self._guard.check(authorization)  # nobody voids by an authorization that they weren't given
             await self._guard.void(
                 authorization.wallet, authorization.execution_id, Reason.TRANSACTION_REFUSED, str(error)
             )
             raise
         content, tx_signature = await self._signed(
-            authorization.wallet, authorization.agent_id, authorization.session_pubkey, checked or inspected.transaction
+            authorization.wallet,
+            authorization.agent_id,
+            authorization.session_pubkey,
+            checked or inspected.transaction,
+            lambda view: require_unused(view, authorization),
         )
         refused = await self._guard.mark_signed(
             authorization,
@@ -142,7 +149,9 @@ class SigningGate:
             raise IllegalTransition(f"there is no agent `{agent_id}`")
         message = sweep_message(wallet, agent.session_pubkey, owned, blockhash.hash)
         unsigned = VersionedTransaction.populate(message, [Signature.default()])
-        content, tx_signature = await self._signed(wallet, agent_id, agent.session_pubkey, unsigned)
+        content, tx_signature = await self._signed(
+            wallet, agent_id, agent.session_pubkey, unsigned, lambda view: require_over(view, agent_id)
+        )
         await self._guard.record_sweep(
             wallet,
             agent_id,
@@ -153,11 +162,18 @@ class SigningGate:
         return SignedTransaction(tx_signature, content, blockhash.last_valid_block_height)
 
     async def _signed(
-        self, wallet: str, agent_id: str, session_pubkey: str, transaction: VersionedTransaction
+        self,
+        wallet: str,
+        agent_id: str,
+        session_pubkey: str,
+        transaction: VersionedTransaction,
+        check: Callable[[WalletView], object],
     ) -> tuple[bytes, str]:
         """Have the session key sign; return the wire format and the signature: to be committed before it leaves."""
         message = to_bytes_versioned(transaction.message)
-        signature = Signature(await asyncio.to_thread(self._vault.sign, wallet, agent_id, session_pubkey, message))
+        signature = Signature(
+            await asyncio.to_thread(self._vault.sign, wallet, agent_id, session_pubkey, message, check)
+        )
         signed = VersionedTransaction.populate(transaction.message, [signature, *transaction.signatures[1:]])
         return bytes(signed), str(signature)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from executor.guard import Guard
-    from executor.ledger import WalletTransaction
+    from executor.ledger import WalletTransaction, WalletView
 
 __all__ = ["SessionVault", "read_master_key"]
 
@@ -89,14 +89,20 @@ class SessionVault:
         box = self._encrypt(wallet, agent_id, self._random_bytes(SEED_BYTES))
         return self._guard.ledger.change(wallet, work, create=True)
 
-    def sign(self, wallet: str, agent_id: str, session_pubkey: str, message: bytes) -> bytes:
+    def sign(
+        self, wallet: str, agent_id: str, session_pubkey: str, message: bytes, check: Callable[[WalletView], object]
+    ) -> bytes:
         """Return the session key's signature (64 bytes) over `message`. For the signing gate alone.
+
+        `check` sees the ledger as it is when the key is taken; what it raises keeps the key from being used.
 
         Raises:
             VaultError: there is no such key, the master key is another, or the row holds another agent's key.
+            LedgerError: as `Ledger.view`; and whatever `check` raises.
 
         """
         with self._guard.ledger.view(wallet) as view:
+            check(view)
             held = view.secret(agent_id)
         if held is None:
             raise VaultError(f"there is no session key for agent `{agent_id}`")

@@ -4,13 +4,21 @@ import json
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import fires, history, postgres, verification
+from tests.benchmarks import fires, history, postgres, signing, verification
+
+MEASURED = (
+    *verification.MEASURED,
+    *fires.MEASURED,
+    *signing.MEASURED,
+    *postgres.MEASURED,
+    *history.MEASURED,
+)
 
 
 def main():
     rows = []
     with tempfile.TemporaryDirectory() as name:
-        for measure in (*verification.MEASURED, *fires.MEASURED, *postgres.MEASURED, *history.MEASURED):
+        for measure in MEASURED:
             for each in measure(Path(name)):
                 rows.append(each)
                 show(each)

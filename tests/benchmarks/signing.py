@@ -1,10 +1,15 @@
-"""The inspection of a swap, against what any signer must do: read the transaction, verify who has signed before."""
+"""Signing: the inspection of a swap, and a whole fire from its decision to its signature against the ledger's share."""
+
+import asyncio
+import time
+from decimal import Decimal
 
 from solders.message import to_bytes_versioned
 from solders.transaction import VersionedTransaction
 
-from executor.signing import inspect
-from tests.benchmarks.ratios import paired, row
+from executor.demo.world import World
+from executor.signing import SigningGate, inspect
+from tests.benchmarks.ratios import ROUNDS, medians, paired, row
 from tests.executor.signing.scene import Scene
 
 
@@ -21,7 +26,55 @@ def inspection(_folder):
         message = parsed.message
         parsed.signatures[1].verify(message.account_keys[1], to_bytes_versioned(message))
 
-    return [row("inspect a swap", paired(ours, theirs), "solders: read it, verify the cosigner", 2.5)]
+    pair = paired(ours, theirs)
+    limit = (pair[0], INSPECTION_US_MAX, pair[0] / INSPECTION_US_MAX)
+    return [
+        row("inspect a swap", pair, "solders: read it, verify the cosigner", 2.5),
+        row("inspect a swap", limit, "the limit", 1.0),
+    ]
 
 
-MEASURED = (inspection,)
+INSPECTION_US_MAX = 150
+
+
+def from_decision_to_signature(folder):
+    """Authorize and sign at the gate, against the two calls of the guard alone; the rail's building isn't counted."""
+
+    async def measure(world):
+        gate = SigningGate(world.awaited, world.vault, world.chain)
+        pairs = []
+        for _ in range(ROUNDS):
+            ours = theirs = 0.0
+            for _ in range(FIRES):
+                start = time.perf_counter()
+                authorization = (await world.awaited.authorize(world.request(Decimal(1)))).authorization
+                ours += time.perf_counter() - start
+                blockhash = await world.chain.latest_blockhash()
+                proposed = await world.rail.build(authorization.without_claim(), blockhash.hash)
+                start = time.perf_counter()
+                signed = await gate.sign(authorization, proposed, blockhash, world.rail.cosigners)
+                ours += time.perf_counter() - start
+                world.guard.mark_dead(world.wallet, authorization.execution_id)
+                start = time.perf_counter()
+                authorization = (await world.awaited.authorize(world.request(Decimal(1)))).authorization
+                refused = await world.awaited.mark_signed(
+                    authorization,
+                    tx_signature=signed.tx_signature[::-1],
+                    transaction_bytes=signed.content,
+                    last_valid_block_height=blockhash.last_valid_block_height,
+                )
+                theirs += time.perf_counter() - start
+                assert refused is None
+                world.guard.mark_dead(world.wallet, authorization.execution_id)
+            pairs.append((ours / FIRES * 1e6, theirs / FIRES * 1e6))
+        return pairs
+
+    with World(folder / "signing", seed=1) as world:
+        world.guard.activate(world.sign_permit())
+        pairs = asyncio.run(measure(world))
+    return [row("authorize, then sign at the gate", medians(pairs), "the guard's two calls alone", 1.3)]
+
+
+FIRES = 10
+
+MEASURED = (inspection, from_decision_to_signature)

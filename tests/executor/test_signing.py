@@ -29,6 +29,10 @@ from executor.solana import MEMO_PROGRAM, TOKEN_PROGRAM, create_associated_accou
 from tests.support import key, uuid
 
 
+def unchecked(_view):
+    """Let the vault sign whatever the ledger says."""
+
+
 @pytest.fixture
 def world(tmp_path):
     with World(tmp_path, seed=3) as made:
@@ -325,12 +329,12 @@ def test_the_vm_refuses_a_signature_with_one_byte_changed(case):
 def test_the_vault_gives_out_a_signature_only_for_the_reserved_key(case):
     vault, authorization = case.world.vault, case.authorization
     with pytest.raises(VaultError, match="not the one"):
-        vault.sign(authorization.wallet, authorization.agent_id, str(case.stranger.pubkey()), b"")
+        vault.sign(authorization.wallet, authorization.agent_id, str(case.stranger.pubkey()), b"", unchecked)
     with pytest.raises(VaultError, match="no session key"):
-        vault.sign(authorization.wallet, case.world.new_id(), authorization.session_pubkey, b"")
+        vault.sign(authorization.wallet, case.world.new_id(), authorization.session_pubkey, b"", unchecked)
     other = SessionVault(case.world.guard, b"x" * 32)
     with pytest.raises(VaultError, match="master key"):
-        other.sign(authorization.wallet, authorization.agent_id, authorization.session_pubkey, b"")
+        other.sign(authorization.wallet, authorization.agent_id, authorization.session_pubkey, b"", unchecked)
 
 
 def test_a_key_that_somebody_planted_is_not_handed_out(world):

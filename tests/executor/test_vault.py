@@ -19,6 +19,10 @@ from tests.support import uuid
 OLD, NEW = b"o" * 32, b"n" * 32
 
 
+def unchecked(_view):
+    """Let the vault sign whatever the ledger says."""
+
+
 @pytest.fixture
 def vault(setup):
     return SessionVault(setup.guard, OLD, random_bytes=setup.random.randbytes)
@@ -62,16 +66,16 @@ def test_a_new_master_key_takes_over(setup, vault):
     later = SessionVault(setup.guard, NEW)
     for agent, session_pubkey in session_pubkeys.items():
         assert later.make_session_key(setup.wallet, uuid(agent)) == session_pubkey
-        assert len(later.sign(setup.wallet, uuid(agent), session_pubkey, b"message")) == 64
+        assert len(later.sign(setup.wallet, uuid(agent), session_pubkey, b"message", unchecked)) == 64
         with pytest.raises(VaultError, match="doesn't open"):
-            vault.sign(setup.wallet, uuid(agent), session_pubkey, b"message")
+            vault.sign(setup.wallet, uuid(agent), session_pubkey, b"message", unchecked)
 
 
 def test_a_rotation_that_can_not_open_a_key_leaves_it_as_it_was(setup, vault):
     session_pubkey = vault.make_session_key(setup.wallet, uuid(1))
     with pytest.raises(VaultError, match="doesn't open"):
         SessionVault(setup.guard, NEW).rotate()
-    assert len(vault.sign(setup.wallet, uuid(1), session_pubkey, b"message")) == 64
+    assert len(vault.sign(setup.wallet, uuid(1), session_pubkey, b"message", unchecked)) == 64
 
 
 def test_a_key_is_destroyed_only_when_its_agent_is_over_and_nothing_is_open(setup, vault):
@@ -87,7 +91,7 @@ def test_a_key_is_destroyed_only_when_its_agent_is_over_and_nothing_is_open(setu
         setup.guard.destroy_session_key(setup.wallet, uuid(1))
     assert setup.guard.agent(setup.wallet, uuid(1)).state is AgentState.COMPLETED
     with pytest.raises(VaultError, match="no session key"):
-        vault.sign(setup.wallet, uuid(1), bounds.terms.session_pubkey, b"message")
+        vault.sign(setup.wallet, uuid(1), bounds.terms.session_pubkey, b"message", unchecked)
     with pytest.raises(VaultError, match="destroyed"):
         vault.make_session_key(setup.wallet, uuid(1))
     assert check_ledger(setup.guard.ledger).findings == ()
