@@ -69,9 +69,11 @@ class Treasury:
         agent = await self._guard.agent(wallet, agent_id)
         if agent is None:
             raise ChainError(f"there is no agent `{agent_id}`")
-        (account,) = await self._chain.accounts([agent.session_pubkey])
+        if await self._has_open(wallet, agent_id):
+            return None
+        (account,) = await self._chain.accounts([agent.session_pubkey])  # now: what was open may have landed
         missing = self._floor_lamports - (0 if account is None else account.lamports)
-        if missing <= 0 or await self._has_open(wallet, agent_id):
+        if missing <= 0:
             return None
         request = FundingRequest(wallet=wallet, agent_id=agent_id, execution_id=self._new_id(), lamports=missing)
         decision = await self._guard.authorize_funding(request)
