@@ -139,7 +139,8 @@ class SigningGate:
         It needs no permit, and no halt forbids it: it only takes exposure away. The agent must be stopped or completed.
 
         Raises:
-            TransactionRefused: there is nothing to pay back, or not enough for the fee.
+            TransactionRefused: there is nothing to pay back, not enough for the fee, or it would be undone.
+            ChainError: the chain couldn't be asked.
             IllegalTransition: the agent may still fire, or there is none.
             VaultError, LedgerError: nothing was released.
 
@@ -149,6 +150,9 @@ class SigningGate:
             raise IllegalTransition(f"there is no agent `{agent_id}`")
         message = sweep_message(wallet, agent.session_pubkey, owned, blockhash.hash)
         unsigned = VersionedTransaction.populate(message, [Signature.default()])
+        simulated = await self._chain.simulate(bytes(unsigned))
+        if simulated.error is not None:
+            raise TransactionRefused(f"the chain would undo the sweep: {simulated.error}")
         content, tx_signature = await self._signed(
             wallet, agent_id, agent.session_pubkey, unsigned, lambda view: require_over(view, agent_id)
         )
