@@ -88,6 +88,14 @@ class Executor:
             detail = str(error) or f"the rail built nothing within {RAIL_S_MAX} s"
             await self._guard.void(wallet, execution_id, Reason.RAIL_UNAVAILABLE, detail)
             return
+        except Exception as error:
+            # A rail is foreign code: whatever it fails by, nothing was signed. The text may hold a secret of its own.
+            detail = f"the rail failed: {type(error).__name__}"
+            await self._guard.void(wallet, execution_id, Reason.RAIL_UNAVAILABLE, detail)
+            raise
+        if type(proposed) is not bytes:
+            await self._guard.void(wallet, execution_id, Reason.TRANSACTION_REFUSED, "the rail built no bytes")
+            return
         try:
             signed = await self._gate.sign(authorization, proposed, blockhash, rail.cosigners)
         except TransactionRefused:

@@ -35,8 +35,8 @@ class Settlement:
 
         Whether it was turned away, or no answer came, only a look-up tells: `settle`.
         """
-        if await self._guard.may_send(wallet, execution_id) is None:
-            with suppress(ChainError):
+        with suppress(ChainError, IllegalTransition):  # the second: somebody else has settled it meanwhile
+            if await self._guard.may_send(wallet, execution_id) is None:
                 await (by or self._chain).send(content)
 
     async def settle(self, wallet: str, execution_id: str) -> AttemptState:

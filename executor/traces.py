@@ -218,7 +218,7 @@ class _World:
             tx_signature=step["tx_signature"],
             transaction_bytes=b"",
             last_valid_block_height=0,
-            alone=alone,
+            alone_since=self.guard.head_seq(step["wallet"]) if alone else None,
         )
         return {} if refused is None else _refusal(refused)
 

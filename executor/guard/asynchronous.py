@@ -194,7 +194,7 @@ class AsyncGuard:
         tx_signature: str,
         transaction_bytes: bytes,
         last_valid_block_height: int,
-        alone: bool = False,
+        alone_since: int | None = None,
     ) -> Refused | None:
         """Record that the signature exists, if the rules still allow it."""
         return await self._call(
@@ -203,8 +203,12 @@ class AsyncGuard:
             tx_signature=tx_signature,
             transaction_bytes=transaction_bytes,
             last_valid_block_height=last_valid_block_height,
-            alone=alone,
+            alone_since=alone_since,
         )
+
+    async def head_seq(self, wallet: str) -> int:
+        """Return the number of the wallet's newest entry."""
+        return await self._call(self.guard.head_seq, wallet)
 
     async def may_send(self, wallet: str, execution_id: str) -> Refused | None:
         """Return why a signed transaction may not be sent now."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from executor.decide import Refused, agent_checks
-from executor.entries import Kind
+from executor.entries import ENDS, Kind
+from executor.errors import IllegalTransition
 from executor.evidence import decision_of, evidence_of
 from executor.guard.agents import activation, state
 from executor.lifecycle import AgentState, AttemptState, require_attempt_step
@@ -19,7 +20,17 @@ if TYPE_CHECKING:
     from executor.funding import FundingDecision, FundingEvidence
     from executor.ledger import SealedEntry, WalletTransaction, WalletView
 
-__all__ = ["Execution", "claim_hash", "execution", "is_last", "may_send", "step_to", "void_expired"]
+__all__ = [
+    "Execution",
+    "claim_hash",
+    "execution",
+    "is_last",
+    "may_send",
+    "must_wait",
+    "require_same",
+    "step_to",
+    "void_expired",
+]
 
 
 class Execution(NamedTuple):
@@ -64,12 +75,44 @@ def step_to(view: WalletView, execution_id: str, following: AttemptState) -> Sea
     return steps[0]
 
 
+def must_wait(view: WalletView, agent_id: str, execution_id: str, alone_since: int | None) -> bool:
+    """Tell whether an attempt may not be signed on beside what else the session key has signed.
+
+    One that must be alone goes beside nothing that may still land, and not after anything that its agent's attempts did
+    since entry `alone_since`, when the chain was read for it. Nothing goes beside one that must be alone.
+    """
+    others = [
+        steps[-1].entry
+        for steps in (view.open_attempts() if view.head.open_attempts > 1 else ())
+        if (steps[0].entry.agent_id, steps[-1].entry.kind) == (agent_id, Kind.SIGNED)
+        and steps[0].entry.execution_id != execution_id
+    ]
+    if any("alone" in other.body for other in others):
+        return True
+    if alone_since is None:
+        return False
+    since = [each.entry for each in view.after(alone_since, SINCE_MAX)]
+    moved = (
+        each.execution_id != execution_id and (each.kind is Kind.SIGNED or each.kind in ENDS)
+        for each in since
+        if each.agent_id == agent_id
+    )
+    return bool(others) or len(since) == SINCE_MAX or any(moved)
+
+
+SINCE_MAX: Final = 1_000
+"""Entries of a wallet that are looked through; more in the seconds of a signing is somebody's trick."""
+
+
 def may_send(view: WalletView, execution_id: str) -> Refused | None:
     """Return why a signed transaction may not be sent, or sent again, now: its agent may not act any more."""
-    agent_id = view.execution(execution_id)[0].entry.agent_id or ""
+    steps = view.execution(execution_id)
+    agent_id = steps[0].entry.agent_id or ""
     activated = activation(view, agent_id)
     if activated is None:
         return Refused(reason=Reason.AGENT_UNKNOWN)
+    if activated.entry.seq > steps[-1].entry.seq:  # what was signed under older bounds, newer ones may forbid
+        return Refused(reason=Reason.PERMIT_NOT_NEWER)
     now = state(view, agent_id) or AgentState.RESERVED
     checks = agent_checks(now, view.halts(agent_id), activated.bounds, view.now_ms)
     failed = [check for check in checks if check is not None]
@@ -87,6 +130,13 @@ def void_expired(transaction: WalletTransaction, execution_id: str) -> bool:
     body = {"reason": Reason.AUTHORIZATION_EXPIRED, "detail": "nobody used it"}
     transaction.append(Kind.VOIDED, decided.agent_id, body, execution_id=execution_id, funding=decided.funding)
     return True
+
+
+def require_same(claimed: tuple[object, ...], given: tuple[object, ...]) -> None:
+    """Raise IllegalTransition unless what a caller holds is what was given, value by value and class by class."""
+    classes = [(type(each), *map(type, each)) for each in (claimed, given)]
+    if classes[0] != classes[1] or claimed != given:  # another class may say that it equals anything
+        raise IllegalTransition("the authorization is not the one that was given")
 
 
 def claim_hash(claim: str) -> str:

@@ -14,7 +14,7 @@ from executor.errors import IllegalTransition
 from executor.evidence import Evidence
 from executor.fill import Fill
 from executor.guard.agents import activation, fired_at_ms, state
-from executor.guard.attempts import claim_hash, is_last, step_to
+from executor.guard.attempts import claim_hash, is_last, must_wait, require_same, step_to
 from executor.guard.window import Series, used_in_window
 from executor.lifecycle import AgentState, AttemptState
 from executor.prices.quote import Quote
@@ -75,7 +75,11 @@ def explain(view: WalletView, request: FireRequest, prices: PriceSource) -> Deci
 
 
 def record_signature(
-    transaction: WalletTransaction, authorization: Authorization, signed: dict[str, Any], prices: PriceSource
+    transaction: WalletTransaction,
+    authorization: Authorization,
+    signed: dict[str, Any],
+    prices: PriceSource,
+    alone_since: int | None,
 ) -> Refused | None:
     """Record what was `signed`, if the rules still allow it at this moment; else void the attempt and tell why."""
     if transaction.again and is_last(transaction, authorization.execution_id, Kind.SIGNED, signed):
@@ -83,26 +87,12 @@ def record_signature(
     decided = step_to(transaction, authorization.execution_id, AttemptState.SIGNED)
     require_genuine(transaction, decided, authorization)
     refused, evidence = _decide_again(transaction, decided, prices)
-    if refused is None and _must_wait(transaction, authorization, signed):
+    if refused is None and must_wait(transaction, authorization.agent_id, authorization.execution_id, alone_since):
         refused, evidence = Refused(reason=Reason.SESSION_BUSY), {}
     kind = Kind.SIGNED if refused is None else Kind.VOIDED
     body = signed if refused is None else {"reason": refused.reason, **evidence, "decision": refused.to_json_object()}
     transaction.append(kind, authorization.agent_id, body, execution_id=authorization.execution_id)
     return refused
-
-
-def _must_wait(view: WalletView, authorization: Authorization, signed: dict[str, Any]) -> bool:
-    """Tell whether another transaction of the session key may still land, and this or that one must be alone."""
-    if view.head.open_attempts == 1:
-        return False
-    others = [
-        steps[-1].entry.body
-        for steps in view.open_attempts()
-        if steps[-1].entry.kind is Kind.SIGNED
-        and steps[0].entry.attempt not in (None, authorization.attempt)
-        and steps[0].entry.agent_id == authorization.agent_id
-    ]
-    return any("alone" in body for body in (*others, signed)) and bool(others)
 
 
 def land(transaction: WalletTransaction, execution_id: str, landing: Landing) -> Fill:
@@ -139,8 +129,7 @@ def require_genuine(view: WalletView, decided: SealedEntry, authorization: Autho
     evidence = Evidence.from_json_object(decided.entry.body["evidence"])
     bounds = view.entry(evidence.activation).bounds
     given = _authorization(decided, evidence, bounds, authorization.claim)
-    if type(authorization) is not Authorization or authorization != given:
-        raise IllegalTransition("the authorization is not the one that was given")
+    require_same(authorization, given)
 
 
 def _decide(view: WalletView, request: FireRequest, prices: PriceSource) -> tuple[Evidence, Bounds, Decision] | None:

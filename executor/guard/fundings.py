@@ -9,7 +9,7 @@ from executor.entries import Kind
 from executor.errors import IllegalTransition
 from executor.funding import FundingAllowed, FundingAuthorization, FundingEvidence, FundingRequest, FundingUsage, Spent
 from executor.guard.agents import activation, state
-from executor.guard.attempts import claim_hash, is_last, step_to
+from executor.guard.attempts import claim_hash, is_last, must_wait, require_same, step_to
 from executor.guard.window import Series, used_in_window
 from executor.lifecycle import AgentState, AttemptState
 from executor.reasons import Reason
@@ -76,6 +76,8 @@ def record_signature(
     decided = step_to(transaction, execution_id, AttemptState.SIGNED)
     evidence, bounds = _require_genuine(transaction, decided, authorization)
     refused, again = _decide_again(transaction, decided, evidence)
+    if refused is None and must_wait(transaction, authorization.agent_id, execution_id, alone_since=None):
+        refused, again = Refused(reason=Reason.SESSION_BUSY), {}
     kind = Kind.SIGNED if refused is None else Kind.VOIDED
     body = signed if refused is None else {"reason": refused.reason, **again, "decision": refused.to_json_object()}
     transaction.append(kind, bounds.terms.agent_id, body, execution_id=execution_id, funding=decided.entry.funding)
@@ -168,8 +170,7 @@ def _require_genuine(
     evidence = FundingEvidence.from_json_object(decided.entry.body["evidence"])
     bounds = view.entry(evidence.activation).bounds
     given = _authorization(decided, evidence, bounds, authorization.claim)
-    if type(authorization) is not FundingAuthorization or authorization != given:
-        raise IllegalTransition("the authorization is not the one that was given")
+    require_same(authorization, given)
     return evidence, bounds
 
 

@@ -418,11 +418,12 @@ class Guard:
         tx_signature: str,
         transaction_bytes: bytes,
         last_valid_block_height: int,
-        alone: bool = False,
+        alone_since: int | None = None,
     ) -> Refused | None:
         """Record that the signature exists, before it leaves the process; decide once more, now, with fresh quotes.
 
-        With `alone`, no other transaction of the agent's session key may be open beside it.
+        With `alone_since`, no other transaction of the agent's session key may be open beside it, nor have been signed
+        or ended after that entry of the wallet: its `head_seq` from before the chain was read for it.
 
         Returns:
             None: it may be sent. A refusal: the rules no longer allow it; the attempt is voided, and the signature
@@ -434,7 +435,7 @@ class Guard:
 
         """
         signed = _signed(tx_signature, transaction_bytes, last_valid_block_height)
-        if alone:
+        if alone_since is not None:
             signed["alone"] = True
         if isinstance(authorization, FundingAuthorization):
             return self.ledger.change(
@@ -444,9 +445,14 @@ class Guard:
             )
         return self.ledger.change(
             authorization.wallet,
-            lambda wallet: fires.record_signature(wallet, authorization, signed, self._prices),
+            lambda wallet: fires.record_signature(wallet, authorization, signed, self._prices, alone_since),
             ahead=_ahead(authorization),
         )
+
+    def head_seq(self, wallet: str) -> int:
+        """Return the number of the wallet's newest entry. Raises UnknownWallet, LedgerError as `Ledger.view`."""
+        with self.ledger.view(wallet) as view:
+            return view.head.seq
 
     def may_send(self, wallet: str, execution_id: str) -> Refused | None:
         """Return why a signed transaction may not be sent, or sent again, now; None: it may.

@@ -105,10 +105,14 @@ class SigningGate:
             VaultError, LedgerError: nothing was released.
 
         """
+        alone_since = None
         try:
             facts = await self._read_facts(transaction, authorization)
             inspected = inspect(transaction, authorization, blockhash.hash, cosigners, facts, self._policy)
-            checked = await self._floored(inspected, authorization, facts) if inspected.programs else None
+            checked = inspected.transaction
+            if inspected.programs:
+                alone_since = await self._guard.head_seq(authorization.wallet)  # before what it holds is read
+                checked = await self._floored(inspected, authorization, facts)
         except TransactionRefused as error:
             await self._guard.check(authorization)  # nobody voids by an authorization that they weren't given
             await self._guard.void(
@@ -119,7 +123,7 @@ class SigningGate:
             authorization.wallet,
             authorization.agent_id,
             authorization.session_pubkey,
-            checked or inspected.transaction,
+            checked,
             lambda view: require_unused(view, authorization),
         )
         refused = await self._guard.mark_signed(
@@ -127,7 +131,7 @@ class SigningGate:
             tx_signature=tx_signature,
             transaction_bytes=content,
             last_valid_block_height=blockhash.last_valid_block_height,
-            alone=checked is not None,
+            alone_since=alone_since,
         )
         if refused is not None:
             return refused

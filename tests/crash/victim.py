@@ -170,7 +170,7 @@ JOBS = {each.__name__: each for each in (reserve, activate, fire, fund, recover,
 
 
 def send_first(points):
-    """A wrong executor, to see that the suite notices: it sends before it commits."""
+    """Send before the commit, as a wrong executor would: the suite must notice."""
     guard_marks = AsyncGuard.mark_signed
 
     async def wrong(guard, authorization, **signed):
