@@ -1,0 +1,175 @@
+"""The threat model names tests that exist; attacks that are tried nowhere else are tried here."""
+
+import ast
+import asyncio
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from solders.pubkey import Pubkey
+
+from executor.bounds import Bounds
+from executor.demo.world import World
+from executor.errors import IllegalTransition
+from executor.funding import FundingRequest
+from executor.halts import EVERYTHING, Halter
+from executor.lifecycle import AttemptState
+from executor.limits import Limits
+from executor.rails import Account
+from executor.reasons import Reason
+from executor.signing import SigningGate
+from executor.signing.sweep import Owned
+from executor.solana import SYSTEM_PROGRAM
+from executor.sweeper import Sweeper
+from tests.support import key, uuid
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "explanation" / "threat-model.md"
+
+
+def named_tests(page):
+    """Return each `tests/...::test_name` on the page; what stands in its comments is still to come."""
+    return re.findall(r"`(tests/[^`:]+)::(\w+)`", re.sub(r"<!--.*?-->", "", page, flags=re.DOTALL))
+
+
+@cache
+def found_in(path):
+    """Return the names of the tests in a file, parametrized ones by their function's."""
+    if not (ROOT / path).is_file():
+        return frozenset()
+    tree = ast.parse((ROOT / path).read_text())
+    return frozenset(each.name for each in tree.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def missing(page):
+    return [f"{path}::{name}" for path, name in named_tests(page) if name not in found_in(path)]
+
+
+def test_each_test_that_the_page_names_is_there():
+    page = PAGE.read_text()
+    assert len(named_tests(page)) > 100
+    assert page.count("::test_") == len(named_tests(page)), "a name stands outside of back quotes"
+    assert missing(page) == []
+
+
+def test_a_name_that_is_no_test_is_noticed():
+    here = "tests/test_threats.py"
+    gone = [f"{here}::test_that_is_gone", f"{here}::missing_", "tests/test_gone.py::test_gone"]
+    page = f"`{here}::test_a_name_that_is_no_test_is_noticed` " + " ".join(f"`{each}`" for each in gone)
+    assert missing(page) == gone
+    assert missing("<!-- `tests/test_gone.py::test_gone` -->") == []
+
+
+@pytest.fixture
+def two(setup):
+    """Return a user's two authorizations, of one agent."""
+    setup.activate()
+    return setup, [setup.guard.authorize(setup.request(number)).authorization for number in (1, 2)]
+
+
+def sign(setup, authorization, *, alone):
+    return setup.guard.mark_signed(
+        authorization,
+        tx_signature=f"signature {authorization.attempt}",
+        transaction_bytes=b"signed",
+        last_valid_block_height=100,
+        alone=alone,
+    )
+
+
+@pytest.mark.parametrize("alone", [(True, False), (False, True), (True, True)], ids=["first", "second", "both"])
+def test_a_transaction_with_floors_has_no_other_beside_it(two, alone):
+    setup, (first, second) = two
+    assert sign(setup, first, alone=alone[0]) is None
+    assert sign(setup, second, alone=alone[1]).reason is Reason.SESSION_BUSY
+    assert setup.guard.execution(setup.wallet, second.execution_id).state is AttemptState.VOIDED
+
+
+def test_a_transaction_with_floors_waits_for_nobody_else(two):
+    """Neither for an attempt that has ended, nor for one of another agent, nor for one that isn't signed."""
+    setup, (first, second) = two
+    setup.activate(2)
+    other = setup.guard.authorize(setup.request(3, agent=2)).authorization
+    assert sign(setup, other, alone=True) is None
+    assert sign(setup, first, alone=False) is None
+    setup.guard.mark_dead(setup.wallet, first.execution_id)
+    assert setup.guard.authorize(setup.request(4)).authorization is not None
+    assert sign(setup, second, alone=True) is None
+
+
+def test_a_wallet_that_the_operator_did_not_list_is_given_nothing(setup):
+    setup.guard.change_limits(Limits(autofund_lamports_per_24h=100, autofund_lamports_per_24h_in_all=100))
+    setup.activate()
+    setup.guard.set_fundable(key(9).wallet_address, fundable=True)
+    request = FundingRequest(wallet=setup.wallet, agent_id=uuid(1), execution_id=uuid(20_000), lamports=1)
+    assert setup.guard.authorize_funding(request).reason is Reason.FUNDING_NOT_ALLOWED
+    setup.guard.set_fundable(setup.wallet, fundable=True)
+    assert setup.guard.authorize_funding(request).authorization.lamports == 1
+
+
+def test_what_was_signed_before_a_halt_or_stop_is_not_sent_again(two):
+    setup, (authorization, _) = two
+    assert sign(setup, authorization, alone=False) is None
+    assert setup.guard.may_send(setup.wallet, authorization.execution_id) is None
+    setup.guard.halt(EVERYTHING, Halter.OPERATOR, "a drill")
+    assert setup.guard.may_send(setup.wallet, authorization.execution_id).reason is Reason.HALTED
+    setup.guard.lift(EVERYTHING, Halter.OPERATOR)
+    setup.guard.stop(setup.wallet, uuid(1))
+    assert setup.guard.may_send(setup.wallet, authorization.execution_id).reason is Reason.AGENT_STOPPED
+
+
+def test_an_authorization_that_another_process_may_still_use_is_not_voided(two):
+    setup, (authorization, _) = two
+    setup.now_ms = authorization.expires_at_ms - 1
+    assert not setup.guard.void_expired(setup.wallet, authorization.execution_id)
+    setup.now_ms += 1
+    assert setup.guard.void_expired(setup.wallet, authorization.execution_id)
+    assert setup.guard.execution(setup.wallet, authorization.execution_id).state is AttemptState.VOIDED
+
+
+def test_a_sweep_pays_the_wallet_and_nobody_else(tmp_path):
+    """Whatever is in the session wallet, and whoever asks: the only destination is the wallet that signed."""
+    with World(tmp_path, seed=3) as world:
+        world.guard.activate(world.sign_permit())
+        sweeper = Sweeper(world.awaited, SigningGate(world.awaited, world.vault, world.chain), world.chain)
+        with pytest.raises(IllegalTransition, match="not swept"):
+            asyncio.run(sweeper.step(world.wallet, world.agent_id))
+        world.guard.stop(world.wallet, world.agent_id)
+        holder = str(world.session_pubkey)
+        assert world.token_balances(holder)[0] > 0
+        steps = 0
+        while not asyncio.run(sweeper.step(world.wallet, world.agent_id)).done:
+            steps += 1
+            assert steps < 10
+        assert world.token_balances(world.wallet)[0] == 1_000 * 10**6
+        assert world.token_balances(holder) == (0, 0)
+        assert world.chain.lamports(Pubkey.from_string(holder)) == 0
+
+
+def test_a_sweep_that_the_agents_restart_overtook_is_not_released(tmp_path):
+    with World(tmp_path, seed=3) as world:
+        world.guard.activate(world.sign_permit())
+        world.guard.stop(world.wallet, world.agent_id)
+        gate = SigningGate(world.awaited, world.vault, world.chain)
+        owned = Owned(10**9, (), {})
+        blockhash = asyncio.run(world.chain.latest_blockhash())
+        world.let_pass(seconds=1)
+        assert isinstance(world.guard.activate(world.sign_permit()), Bounds)
+        with pytest.raises(IllegalTransition, match="only what was stopped or completed"):
+            asyncio.run(gate.sign_sweep(world.wallet, world.agent_id, owned, blockhash))
+        assert not any(each.entry.kind == "sweep-signed" for each in world.guard.entries(world.wallet))
+
+
+def test_the_treasury_pays_the_session_wallet_up_to_the_caps(tmp_path):
+    """However often it is asked, and though the session wallet is emptied in between."""
+    with World(tmp_path, seed=3) as world:
+        world.guard.activate(world.sign_permit())
+        world.guard.set_fundable(world.wallet, fundable=True)
+        session, empty = str(world.session_pubkey), Account(str(SYSTEM_PROGRAM), 0, b"")
+        paid = 0
+        for _ in range(5):
+            world.chain.put(session, empty)
+            asyncio.run(world.treasury.top_up(world.wallet, world.agent_id))
+            paid += world.chain.lamports(Pubkey.from_string(session))
+        assert paid == world.guard.ledger.limits.autofund_lamports_per_24h
