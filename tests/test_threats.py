@@ -75,7 +75,7 @@ def sign(setup, authorization, *, alone):
         tx_signature=f"signature {authorization.attempt}",
         transaction_bytes=b"signed",
         last_valid_block_height=100,
-        alone=alone,
+        alone_since=setup.guard.head_seq(setup.wallet) if alone else None,
     )
 
 
@@ -97,6 +97,69 @@ def test_a_transaction_with_floors_waits_for_nobody_else(two):
     setup.guard.mark_dead(setup.wallet, first.execution_id)
     assert setup.guard.authorize(setup.request(4)).authorization is not None
     assert sign(setup, second, alone=True) is None
+
+
+def test_what_ended_since_the_floors_were_read_is_too_late_for_them(two):
+    setup, (first, second) = two
+    read_at = setup.guard.head_seq(setup.wallet)
+    assert sign(setup, second, alone=False) is None
+    setup.guard.mark_dead(setup.wallet, second.execution_id)
+    refused = setup.guard.mark_signed(
+        first, tx_signature="first", transaction_bytes=b"", last_valid_block_height=1, alone_since=read_at
+    )
+    assert refused.reason is Reason.SESSION_BUSY
+
+
+def funding(setup):
+    caps = Limits(autofund_lamports_per_24h=100, autofund_lamports_per_24h_in_all=100)
+    setup.guard.change_limits(caps)
+    setup.guard.set_fundable(setup.wallet, fundable=True)
+    request = FundingRequest(wallet=setup.wallet, agent_id=uuid(1), execution_id=uuid(20_000), lamports=1)
+    return setup.guard.authorize_funding(request).authorization
+
+
+def test_a_funding_is_no_company_for_floors_either(two):
+    setup, (first, _second) = two
+    given = funding(setup)
+    assert sign(setup, first, alone=True) is None
+    assert setup.sign(given, "given").reason is Reason.SESSION_BUSY
+
+
+def test_floors_are_no_company_for_a_funding(two):
+    setup, (first, _second) = two
+    assert setup.sign(funding(setup), "given") is None
+    assert sign(setup, first, alone=True).reason is Reason.SESSION_BUSY
+
+
+def test_what_was_signed_under_an_older_permit_is_not_sent_under_a_newer(two):
+    setup, (first, _second) = two
+    assert sign(setup, first, alone=False) is None
+    assert setup.guard.may_send(setup.wallet, first.execution_id) is None
+    setup.guard.stop(setup.wallet, uuid(1))
+    assert setup.guard.may_send(setup.wallet, first.execution_id).reason is Reason.AGENT_STOPPED
+    setup.now_ms += 1_000
+    setup.activate(usd=1, assets=("USDC", "BONK"))
+    assert setup.guard.may_send(setup.wallet, first.execution_id).reason is Reason.PERMIT_NOT_NEWER
+
+
+class Agreeable(int):
+    """A number that says that it equals every other."""
+
+    __hash__ = int.__hash__
+
+    def __eq__(self, _other):
+        return True
+
+    def __ne__(self, _other):
+        return False
+
+
+def test_a_number_that_equals_everything_authorizes_nothing_more(two):
+    setup, (first, _second) = two
+    for change in ({"sell_amount": Agreeable(9 * 10**8)}, {"min_received": Agreeable(1)}):
+        with pytest.raises(IllegalTransition, match="not the one that was given"):
+            sign(setup, first._replace(**change), alone=False)
+    assert sign(setup, first, alone=False) is None
 
 
 def test_a_wallet_that_the_operator_did_not_list_is_given_nothing(setup):

@@ -283,3 +283,41 @@ def test_the_look_up_is_as_of_the_block_whose_height_decides(world):
     assert asked[-1] == (earliest_slot(last_valid, newest), newest.slot)
     assert asked[-1][0] > 0
     assert newest.slot != newest.height
+
+
+@pytest.mark.parametrize("failure", [KeyError("price"), RuntimeError("secret"), None, 7, "text"])
+def test_a_rail_that_fails_in_its_own_way_leaves_nothing_authorized(world, failure):
+    async def build(*_arguments):
+        if isinstance(failure, Exception):
+            raise failure
+        return failure
+
+    request = world.request(100)
+    executor = executor_with(world, rail=Proxy(world.rail, build=build))
+    if isinstance(failure, Exception):
+        with pytest.raises(type(failure)):
+            fire(executor, request)
+    else:
+        fire(executor, request)
+    execution = world.guard.execution(world.wallet, request.execution_id)
+    assert execution.state is AttemptState.VOIDED
+    assert "secret" not in str(execution.steps[-1].entry.body)
+
+
+def test_two_that_settle_at_once_harm_nobody(world):
+    """The second replica settles between the first one's look-up and its sending."""
+    request = world.request(100)
+
+    async def swallow(_transaction):
+        pass
+
+    assert fire(executor_with(world, chain=Proxy(world.chain, send=swallow)), request).execution.state == "signed"
+
+    async def record(*arguments, **named):
+        found = await world.chain.record(*arguments, **named)
+        await world.executor.settlement.recover()
+        return found
+
+    first = executor_with(world, chain=Proxy(world.chain, record=record))
+    assert asyncio.run(first.settlement.recover()) == 0
+    assert world.guard.execution(world.wallet, request.execution_id).state is AttemptState.LANDED
