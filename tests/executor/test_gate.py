@@ -1,0 +1,217 @@
+"""The gate from the proposal to the chain, with a program that nobody can decode: floors hold what it does."""
+
+import asyncio
+
+import pytest
+from solders.account import Account as VmAccount
+from solders.address_lookup_table_account import AddressLookupTableAccount
+from solders.hash import Hash
+from solders.instruction import AccountMeta, Instruction
+from solders.message import MessageV0
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.token.associated import get_associated_token_address as associated
+from solders.transaction import VersionedTransaction
+
+from executor.assets import KnownAssets
+from executor.audit import check_ledger
+from executor.demo.world import World
+from executor.execution import Executor
+from executor.lifecycle import AttemptState
+from executor.prices.quote import Quote
+from executor.rails.agreed import AgreedChain
+from executor.reasons import Reason
+from executor.signing import Policy, SigningGate
+from executor.solana import TOKEN_PROGRAM, memo, transfer_checked
+from permits import draft, issue
+from tests import puppet
+from tests.executor.test_execution import Proxy
+
+DECIMALS = {"USDC": 6, "JTO": 9, "BONK": 6}
+SOLD, BOUGHT = 100 * 10**6, 99 * 10**6
+
+
+class Stage:
+    """A world with a program that does by CPI whatever its script says, and a rail that calls it."""
+
+    name = "listed"
+    cosigners = frozenset()
+
+    def __init__(self, world):
+        self.world = world
+        bonk = world._token("BONK", decimals=6)
+        world.guard._assets = KnownAssets([world.usdc, world.jto, bonk])
+        world.prices.set(Quote.of(bonk.mint, "1", at_ms=world.now_ms, max_age_ms=10**9, source="test"))
+        self.session = Pubkey.from_string(world.session_pubkey)
+        self.program, self.script = (world.chain.new_keypair().pubkey() for _ in range(2))
+        world.chain._vm.add_program(self.program, puppet.program())
+        self.taker = puppet.own_key(self.program)
+        self.mints = {asset.symbol: Pubkey.from_string(asset.mint) for asset in (world.usdc, world.jto, bonk)}
+        world.chain.give_tokens(self.session, self.mints["JTO"], 1_000 * 10**9)
+        world.chain.give_tokens(self.session, self.mints["BONK"], 0)
+        world.chain.give_tokens(self.taker, self.mints["BONK"], 10**12)
+        for symbol in ("USDC", "JTO"):
+            world.chain.give_tokens(self.taker, self.mints[symbol], 0)
+        permit = draft(
+            agent_id=world.agent_id,
+            session_pubkey=world.session_pubkey,
+            asset_whitelist=["USDC", "JTO", "BONK"],
+            max_amount_usd=250,
+            issued_at_ms=world.now_ms,
+            lifetime_s=3600,
+            nonce="ab" * 16,
+        )
+        world.guard.activate(issue(permit, world.signer))
+        self.tables = []
+
+    def account(self, owner, symbol):
+        return associated(owner, self.mints[symbol])
+
+    def named(self):
+        """Return every account that the program may touch, the script's first."""
+        own = [self.account(owner, symbol) for owner in (self.session, self.taker) for symbol in self.mints]
+        return [self.script, self.session, *self.mints.values(), *own, self.taker, TOKEN_PROGRAM]
+
+    def move(self, symbol, source, destination, amount):
+        return transfer_checked(
+            self.account(source, symbol),
+            self.mints[symbol],
+            self.account(destination, symbol),
+            source,
+            amount,
+            DECIMALS[symbol],
+            TOKEN_PROGRAM,
+        )
+
+    def play(self, *instructions):
+        """Let this be what the program does from now on."""
+        script = puppet.script(self.program, list(instructions), self.named())
+        self.world.chain._vm.set_account(self.script, VmAccount(10**10, script, self.program))
+
+    def play_fair(self, sold=SOLD, bought=BOUGHT):
+        self.play(
+            self.move("USDC", self.session, self.taker, sold), self.move("BONK", self.taker, self.session, bought)
+        )
+
+    async def build(self, authorization, blockhash):
+        read = {self.script, TOKEN_PROGRAM, self.taker, *self.mints.values()}
+        metas = [
+            AccountMeta(each, is_signer=each == self.session, is_writable=each not in read) for each in self.named()
+        ]
+        calls = [Instruction(self.program, b"", metas), memo(authorization.memo, self.session)]
+        message = MessageV0.try_compile(self.session, calls, self.tables, Hash.from_string(blockhash))
+        return bytes(VersionedTransaction.populate(message, [Signature.default()]))
+
+    def fire(self, *, policy=None, chain=None, tables=None):
+        world = self.world
+        policy = policy or Policy(programs=frozenset({str(self.program)}))
+        gate = SigningGate(world.awaited, world.vault, chain or world.chain, policy=policy, tables=tables)
+        asked = {"rail": "listed", "buy": "BONK", "min_received": BOUGHT}
+        request = world.request(100).model_copy(update=asked)
+        return asyncio.run(Executor(world.awaited, gate, world.chain, [self, world.rail]).fire(request)).execution
+
+    def held(self, symbol):
+        return self.world.chain.token_balance(self.session, self.mints[symbol])
+
+
+@pytest.fixture
+def stage(tmp_path):
+    with World(tmp_path, seed=17) as world:
+        yield Stage(world)
+        assert check_ledger(world.guard.ledger).findings == ()
+
+
+def last(execution):
+    return execution.steps[-1].entry.body
+
+
+def test_a_listed_program_that_trades_fairly_lands_with_floors(stage):
+    stage.play_fair()
+    execution = stage.fire()
+    assert execution.state is AttemptState.LANDED
+    assert (stage.held("USDC"), stage.held("BONK")) == (900 * 10**6, BOUGHT)
+    assert (last(execution)["fill"]["sold"], last(execution)["fill"]["received"]) == (str(SOLD), str(BOUGHT))
+    assert execution.steps[1].entry.body["alone"] is True
+
+
+def test_a_program_that_nobody_listed_is_not_signed_for(stage):
+    stage.play_fair()
+    execution = stage.fire(policy=Policy())
+    assert (execution.state, last(execution)["reason"]) == (AttemptState.VOIDED, Reason.TRANSACTION_REFUSED)
+    assert "isn't known or listed" in last(execution)["detail"]
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda stage: stage.play_fair(sold=SOLD + 1),
+        lambda stage: stage.play_fair(bought=BOUGHT - 1),
+        lambda stage: stage.play(
+            stage.move("USDC", stage.session, stage.taker, SOLD),
+            stage.move("BONK", stage.taker, stage.session, BOUGHT),
+            stage.move("JTO", stage.session, stage.taker, 1),
+        ),
+    ],
+    ids=["one unit more", "one unit less", "one unit of another"],
+)
+def test_what_the_simulation_shows_is_refused_and_costs_nothing(stage, act):
+    act(stage)
+    before = stage.world.chain.lamports(stage.session)
+    execution = stage.fire()
+    assert (execution.state, last(execution)["reason"]) == (AttemptState.VOIDED, Reason.TRANSACTION_REFUSED)
+    assert "the chain would undo it" in last(execution)["detail"]
+    assert (stage.held("USDC"), stage.held("JTO"), stage.world.chain.lamports(stage.session)) == (
+        1_000 * 10**6,
+        1_000 * 10**9,
+        before,
+    )
+
+
+def test_a_program_that_changes_its_mind_after_the_simulation_is_undone_by_the_chain(stage):
+    stage.play_fair()
+
+    async def simulate(transaction):
+        result = await stage.world.chain.simulate(transaction)
+        stage.play_fair(sold=2 * SOLD)
+        return result
+
+    execution = stage.fire(chain=Proxy(stage.world.chain, simulate=simulate))
+    assert execution.state is AttemptState.FAILED
+    assert (stage.held("USDC"), stage.held("BONK")) == (1_000 * 10**6, 0)
+
+
+def test_what_another_trade_brings_meanwhile_is_not_the_programs_to_take(stage):
+    """Another trade lands between the reading of the accounts and the signature."""
+    stage.play_fair()
+    world = stage.world
+    other = world.request(100).model_copy(
+        update={"sell": "JTO", "sell_amount": 40 * 10**9, "buy": "USDC", "min_received": 99 * 10**6}
+    )
+
+    async def simulate(transaction):
+        result = await world.chain.simulate(transaction)
+        assert (await world.executor.fire(other)).execution.state is AttemptState.LANDED
+        world.chain.give_lamports(stage.session, 10_000)
+        stage.play_fair(sold=2 * SOLD)
+        return result
+
+    execution = stage.fire(chain=Proxy(world.chain, simulate=simulate))
+    assert (execution.state, last(execution)["reason"]) == (AttemptState.VOIDED, Reason.SESSION_BUSY)
+    assert stage.held("USDC") == 1_100 * 10**6
+
+
+def test_a_lookup_table_is_pinned_or_two_agree_on_it(stage):
+    stage.play_fair()
+    chain = stage.world.chain
+    listed = [each for each in stage.named() if each not in (stage.session, TOKEN_PROGRAM)]
+    address = chain.make_table(map(str, listed))
+    stage.tables = [AddressLookupTableAccount(Pubkey.from_string(address), listed)]
+    execution = stage.fire()
+    assert "isn't pinned" in last(execution)["detail"]
+    assert stage.fire(tables=AgreedChain(chain, chain)).state is AttemptState.LANDED
+    programs = frozenset({str(stage.program)})
+    pinned = Policy(programs=programs, tables={address: tuple(map(str, listed))})
+    assert stage.fire(policy=pinned).state is AttemptState.LANDED
+    swapped = Policy(programs=programs, tables={address: tuple(map(str, reversed(listed)))})
+    assert stage.fire(policy=swapped).state is AttemptState.VOIDED
+    assert stage.held("USDC") == 800 * 10**6
