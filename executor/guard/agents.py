@@ -15,6 +15,8 @@ from permits import keys
 from permits.model import UUID_PATTERN
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from executor.assets import AssetRegistry
     from executor.bounds import Bounds
     from executor.ledger import SealedEntry, WalletTransaction, WalletView
@@ -31,7 +33,6 @@ __all__ = [
     "fired_at_ms",
     "record_sweep",
     "require_names",
-    "require_over",
     "reserve",
     "revoke",
     "state",
@@ -113,26 +114,26 @@ def revoke(transaction: WalletTransaction, nonce: str, event_id: str) -> bool:
     return True
 
 
-def record_sweep(transaction: WalletTransaction, agent_id: str, signed: dict[str, Any]) -> None:
-    """Record a signed transaction that pays back to the wallet; again with the same it changes nothing."""
-    if transaction.signed(signed["txSignature"]) is not None:
-        return
-    require_over(transaction, agent_id)
-    transaction.append(Kind.SWEEP_SIGNED, agent_id, signed)
+def record_sweep(transaction: WalletTransaction, agent_id: str, sign: Callable[[], dict[str, Any]]) -> None:
+    """Have a transaction signed that pays back to the wallet, and record it; again with the same it changes nothing."""
+    _require_over(transaction, agent_id)
+    signed = sign()
+    if transaction.signed(signed["txSignature"]) is None:
+        transaction.append(Kind.SWEEP_SIGNED, agent_id, signed)
 
 
 def destroy_key(transaction: WalletTransaction, agent_id: str) -> None:
     """Take the session key away for ever: with it a stopped agent ends."""
     if transaction.secret(agent_id) is None:
         return
-    stopped = require_over(transaction, agent_id) is AgentState.STOPPED
+    stopped = _require_over(transaction, agent_id) is AgentState.STOPPED
     if any(steps[0].entry.agent_id == agent_id for steps in transaction.open_attempts()):
         raise IllegalTransition(f"agent `{agent_id}` has attempts that have not ended")
     transaction.append(Kind.KEY_DESTROYED, agent_id, {}, agent_state=AgentState.COMPLETED if stopped else None)
     transaction.change_secret(agent_id, None)
 
 
-def require_over(view: WalletView, agent_id: str) -> AgentState:
+def _require_over(view: WalletView, agent_id: str) -> AgentState:
     """Return the agent's state if it is one after which its key only pays back; else raise IllegalTransition."""
     now = state(view, agent_id)
     if now is AgentState.STOPPED or now is AgentState.COMPLETED:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from executor.guard.attempts import Execution
     from executor.guard.headroom import Headroom
     from executor.halts import Halt, Halter, Scope
-    from executor.ledger import Clock, SealedEntry
+    from executor.ledger import Clock, SealedEntry, WalletView
     from executor.limits import Limits
     from executor.prices.quote import PriceSource
     from executor.reasons import Reason
@@ -116,19 +116,13 @@ class AsyncGuard:
         self,
         wallet: str,
         agent_id: str,
+        make: Callable[[WalletView], tuple[str, bytes]],
         *,
-        tx_signature: str,
-        transaction_bytes: bytes,
         last_valid_block_height: int,
     ) -> None:
-        """Record a signed transaction that pays the wallet back."""
+        """Have a transaction signed that pays the wallet back, and record it."""
         await self._call(
-            self.guard.record_sweep,
-            wallet,
-            agent_id,
-            tx_signature=tx_signature,
-            transaction_bytes=transaction_bytes,
-            last_valid_block_height=last_valid_block_height,
+            self.guard.record_sweep, wallet, agent_id, make, last_valid_block_height=last_valid_block_height
         )
 
     async def destroy_session_key(self, wallet: str, agent_id: str) -> None:
@@ -202,6 +196,23 @@ class AsyncGuard:
             authorization,
             tx_signature=tx_signature,
             transaction_bytes=transaction_bytes,
+            last_valid_block_height=last_valid_block_height,
+            alone_since=alone_since,
+        )
+
+    async def sign_with(
+        self,
+        make: Callable[[WalletView], tuple[str, bytes]],
+        authorization: Authorization,
+        *,
+        last_valid_block_height: int,
+        alone_since: int | None = None,
+    ) -> Refused | None:
+        """Decide once more, and only then have it signed, in the same transaction."""
+        return await self._call(
+            self.guard.sign_with,
+            make,
+            authorization,
             last_valid_block_height=last_valid_block_height,
             alone_since=alone_since,
         )

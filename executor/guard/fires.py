@@ -21,6 +21,8 @@ from executor.prices.quote import Quote
 from executor.reasons import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from executor.bounds import Bounds
     from executor.decide import Decision
     from executor.fill import Landing
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from executor.prices.quote import PriceSource
     from executor.request import FireRequest
 
-__all__ = ["authorize", "explain", "land", "record_signature", "require_genuine", "require_unused"]
+__all__ = ["authorize", "explain", "land", "record_signature", "require_genuine"]
 
 REFUSALS_RECORDED_MAX: Final = 1_000
 """A wallet's refusals beyond this many in 24 hours are only counted: nobody fills the disk with them."""
@@ -77,12 +79,15 @@ def explain(view: WalletView, request: FireRequest, prices: PriceSource) -> Deci
 def record_signature(
     transaction: WalletTransaction,
     authorization: Authorization,
-    signed: dict[str, Any],
+    sign: Callable[[], dict[str, Any]],
     prices: PriceSource,
     alone_since: int | None,
 ) -> Refused | None:
-    """Record what was `signed`, if the rules still allow it at this moment; else void the attempt and tell why."""
-    if transaction.again and is_last(transaction, authorization.execution_id, Kind.SIGNED, signed):
+    """Have it signed and record that, if the rules still allow it at this moment; else void the attempt and tell why.
+
+    `sign` returns the entry's body: what it returns again for the same is the same.
+    """
+    if transaction.again and is_last(transaction, authorization.execution_id, Kind.SIGNED, sign()):
         return None
     decided = step_to(transaction, authorization.execution_id, AttemptState.SIGNED)
     require_genuine(transaction, decided, authorization)
@@ -90,7 +95,7 @@ def record_signature(
     if refused is None and must_wait(transaction, authorization.agent_id, authorization.execution_id, alone_since):
         refused, evidence = Refused(reason=Reason.SESSION_BUSY), {}
     kind = Kind.SIGNED if refused is None else Kind.VOIDED
-    body = signed if refused is None else {"reason": refused.reason, **evidence, "decision": refused.to_json_object()}
+    body = sign() if refused is None else {"reason": refused.reason, **evidence, "decision": refused.to_json_object()}
     transaction.append(kind, authorization.agent_id, body, execution_id=authorization.execution_id)
     return refused
 
@@ -115,11 +120,6 @@ def land(transaction: WalletTransaction, execution_id: str, landing: Landing) ->
     }
     transaction.append(Kind.LANDED, decided.entry.agent_id, body, execution_id=execution_id)
     return fill
-
-
-def require_unused(view: WalletView, authorization: Authorization) -> None:
-    """Raise IllegalTransition unless `authorization` is, to the letter, one that was given and not used up."""
-    require_genuine(view, step_to(view, authorization.execution_id, AttemptState.SIGNED), authorization)
 
 
 def require_genuine(view: WalletView, decided: SealedEntry, authorization: Authorization) -> None:

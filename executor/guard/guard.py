@@ -214,20 +214,25 @@ class Guard:
         self,
         wallet: str,
         agent_id: str,
+        make: Callable[[WalletView], tuple[str, bytes]],
         *,
-        tx_signature: str,
-        transaction_bytes: bytes,
         last_valid_block_height: int,
     ) -> None:
-        """Record, before it leaves the process, a signed transaction that pays the wallet back. No halt forbids that.
+        """Have `make` sign a transaction that pays the wallet back, as for `sign_with`, and record it before it leaves.
+
+        No halt forbids that.
 
         Raises:
             IllegalTransition: the agent is neither stopped nor completed.
             LedgerError: nothing may be sent.
 
         """
-        signed = _signed(tx_signature, transaction_bytes, last_valid_block_height)
-        self.ledger.change(wallet, lambda wallet: agents.record_sweep(wallet, agent_id, signed))
+        self.ledger.change(
+            wallet,
+            lambda wallet: agents.record_sweep(
+                wallet, agent_id, lambda: _signed(*make(wallet), last_valid_block_height)
+            ),
+        )
 
     def destroy_session_key(self, wallet: str, agent_id: str) -> None:
         """Take the agent's session key away for ever; a stopped agent is completed by that. Once done, no more happens.
@@ -409,7 +414,8 @@ class Guard:
 
         """
         with self.ledger.view(authorization.wallet) as view:
-            fires.require_unused(view, authorization)
+            decided = attempts.step_to(view, authorization.execution_id, AttemptState.SIGNED)
+            fires.require_genuine(view, decided, authorization)
 
     def mark_signed(
         self,
@@ -434,20 +440,42 @@ class Guard:
             LedgerError: nothing may be sent.
 
         """
-        signed = _signed(tx_signature, transaction_bytes, last_valid_block_height)
-        if alone_since is not None:
-            signed["alone"] = True
         if isinstance(authorization, FundingAuthorization):
+            signed = _signed(tx_signature, transaction_bytes, last_valid_block_height)
             return self.ledger.change(
                 authorization.wallet,
                 lambda wallet: fundings.record_signature(wallet, authorization, signed),
                 treasury=True,
             )
-        return self.ledger.change(
-            authorization.wallet,
-            lambda wallet: fires.record_signature(wallet, authorization, signed, self._prices, alone_since),
-            ahead=_ahead(authorization),
+        return self.sign_with(
+            lambda _view: (tx_signature, transaction_bytes),
+            authorization,
+            last_valid_block_height=last_valid_block_height,
+            alone_since=alone_since,
         )
+
+    def sign_with(
+        self,
+        make: Callable[[WalletView], tuple[str, bytes]],
+        authorization: Authorization,
+        *,
+        last_valid_block_height: int,
+        alone_since: int | None = None,
+    ) -> Refused | None:
+        """Decide once more, and only then have `make` sign, in the same transaction: else as `mark_signed`.
+
+        `make` sees the ledger under the wallet's lock, and returns the signature (base58) and the wire format; it may
+        be called again, and gives the same again. What it raises undoes all, and leaves the attempt authorized.
+        """
+
+        def work(transaction: WalletTransaction) -> Refused | None:
+            def sign() -> dict[str, Any]:
+                alone = {} if alone_since is None else {"alone": True}
+                return {**alone, **_signed(*make(transaction), last_valid_block_height)}
+
+            return fires.record_signature(transaction, authorization, sign, self._prices, alone_since)
+
+        return self.ledger.change(authorization.wallet, work, ahead=_ahead(authorization))
 
     def head_seq(self, wallet: str) -> int:
         """Return the number of the wallet's newest entry. Raises UnknownWallet, LedgerError as `Ledger.view`."""

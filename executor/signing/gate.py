@@ -1,22 +1,19 @@
 """The signing gate: the one place where a session key signs, and only what was authorized.
 
-The order is the safety: read what the chain says → inspect, and append floors where a program can't be decoded → check
-the authorization against the ledger, and sign → let the guard decide once more and commit the signature → release the
-bytes. A signature that the guard didn't commit never leaves this function.
+The order is the safety: read what the chain says → inspect, and append floors where a program can't be decoded → then,
+in one transaction under the user's lock, hold the authorization against the ledger, decide once more, sign, and commit
+the signature → release the bytes. A signature that the guard didn't commit never leaves this module.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 from solders.message import to_bytes_versioned
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
-from executor.errors import IllegalTransition, TransactionRefused
-from executor.guard.agents import require_over
-from executor.guard.fires import require_unused
+from executor.errors import IllegalTransition, TransactionRefused, VaultError
 from executor.reasons import Reason
 from executor.signing.book import Facts
 from executor.signing.floors import floor_instructions, mints_of, named_accounts, token_floors, with_floors
@@ -25,7 +22,7 @@ from executor.signing.policy import Policy
 from executor.signing.sweep import sweep_message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from collections.abc import Set as AbstractSet
 
     from executor.authorization import Authorization
@@ -119,23 +116,11 @@ class SigningGate:
                 authorization.wallet, authorization.execution_id, Reason.TRANSACTION_REFUSED, str(error)
             )
             raise
-        content, tx_signature = await self._signed(
-            authorization.wallet,
-            authorization.agent_id,
-            authorization.session_pubkey,
-            checked,
-            lambda view: require_unused(view, authorization),
+        signing = _Signing(self._vault, authorization.agent_id, authorization.session_pubkey, checked)
+        refused = await self._guard.sign_with(
+            signing, authorization, last_valid_block_height=blockhash.last_valid_block_height, alone_since=alone_since
         )
-        refused = await self._guard.mark_signed(
-            authorization,
-            tx_signature=tx_signature,
-            transaction_bytes=content,
-            last_valid_block_height=blockhash.last_valid_block_height,
-            alone_since=alone_since,
-        )
-        if refused is not None:
-            return refused
-        return SignedTransaction(tx_signature, content, blockhash.last_valid_block_height)
+        return signing.done(blockhash) if refused is None else refused
 
     async def sign_sweep(self, wallet: str, agent_id: str, owned: Owned, blockhash: Blockhash) -> SignedTransaction:
         """Sign the next transaction that pays what the agent's session wallet holds back to `wallet`, to nobody else.
@@ -157,33 +142,11 @@ class SigningGate:
         simulated = await self._chain.simulate(bytes(unsigned))
         if simulated.error is not None:
             raise TransactionRefused(f"the chain would undo the sweep: {simulated.error}")
-        content, tx_signature = await self._signed(
-            wallet, agent_id, agent.session_pubkey, unsigned, lambda view: require_over(view, agent_id)
-        )
+        signing = _Signing(self._vault, agent_id, agent.session_pubkey, unsigned)
         await self._guard.record_sweep(
-            wallet,
-            agent_id,
-            tx_signature=tx_signature,
-            transaction_bytes=content,
-            last_valid_block_height=blockhash.last_valid_block_height,
+            wallet, agent_id, signing, last_valid_block_height=blockhash.last_valid_block_height
         )
-        return SignedTransaction(tx_signature, content, blockhash.last_valid_block_height)
-
-    async def _signed(
-        self,
-        wallet: str,
-        agent_id: str,
-        session_pubkey: str,
-        transaction: VersionedTransaction,
-        check: Callable[[WalletView], object],
-    ) -> tuple[bytes, str]:
-        """Have the session key sign; return the wire format and the signature: to be committed before it leaves."""
-        message = to_bytes_versioned(transaction.message)
-        signature = Signature(
-            await asyncio.to_thread(self._vault.sign, wallet, agent_id, session_pubkey, message, check)
-        )
-        signed = VersionedTransaction.populate(transaction.message, [signature, *transaction.signatures[1:]])
-        return bytes(signed), str(signature)
+        return signing.done(blockhash)
 
     async def _read_facts(self, transaction: bytes, authorization: Authorization) -> Facts:
         """Read all that an inspection of `transaction` asks: lookup tables first, since they name accounts too."""
@@ -221,3 +184,31 @@ class SigningGate:
         asked = sorted(addresses)
         found = await self._chain.accounts(asked, finalized=finalized) if asked else []
         return dict(zip(asked, found, strict=True))
+
+
+class _Signing:
+    """Signs one transaction, when and as often as the guard says; the same each time."""
+
+    def __init__(
+        self, vault: SessionVault, agent_id: str, session_pubkey: str, transaction: VersionedTransaction
+    ) -> None:
+        self._vault = vault
+        self._agent_id = agent_id
+        self._session_pubkey = session_pubkey
+        self._transaction = transaction
+        self._signed: tuple[str, bytes] | None = None
+
+    def __call__(self, view: WalletView) -> tuple[str, bytes]:
+        """Return the session key's signature, and the wire format with it."""
+        message, others = self._transaction.message, self._transaction.signatures[1:]
+        signed = self._vault.sign(view, self._agent_id, self._session_pubkey, to_bytes_versioned(message))
+        signature = Signature(signed)
+        content = bytes(VersionedTransaction.populate(message, [signature, *others]))
+        self._signed = str(signature), content
+        return self._signed
+
+    def done(self, blockhash: Blockhash) -> SignedTransaction:
+        """Return what was signed, once the guard has committed it."""
+        if self._signed is None:
+            raise VaultError("nothing was signed")
+        return SignedTransaction(*self._signed, blockhash.last_valid_block_height)

@@ -89,24 +89,19 @@ class SessionVault:
         box = self._encrypt(wallet, agent_id, self._random_bytes(SEED_BYTES))
         return self._guard.ledger.change(wallet, work, create=True)
 
-    def sign(
-        self, wallet: str, agent_id: str, session_pubkey: str, message: bytes, check: Callable[[WalletView], object]
-    ) -> bytes:
+    def sign(self, view: WalletView, agent_id: str, session_pubkey: str, message: bytes) -> bytes:
         """Return the session key's signature (64 bytes) over `message`. For the signing gate alone.
 
-        `check` sees the ledger as it is when the key is taken; what it raises keeps the key from being used.
+        `view` is of the agent's wallet, under its lock, by whoever has just decided that it may sign.
 
         Raises:
             VaultError: there is no such key, the master key is another, or the row holds another agent's key.
-            LedgerError: as `Ledger.view`; and whatever `check` raises.
 
         """
-        with self._guard.ledger.view(wallet) as view:
-            check(view)
-            held = view.secret(agent_id)
+        held = view.secret(agent_id)
         if held is None:
             raise VaultError(f"there is no session key for agent `{agent_id}`")
-        key = self._open(wallet, agent_id, held)
+        key = self._open(view.head.wallet, agent_id, held)
         if _address(key) != session_pubkey:
             raise VaultError(f"the session key of agent `{agent_id}` is not the one that was reserved")
         return key.sign(message).signature

@@ -29,8 +29,9 @@ from executor.solana import MEMO_PROGRAM, TOKEN_PROGRAM, create_associated_accou
 from tests.support import key, uuid
 
 
-def unchecked(_view):
-    """Let the vault sign whatever the ledger says."""
+def signed_by(vault, world, agent_id, session_pubkey):
+    with world.guard.ledger.view(world.wallet) as view:
+        return vault.sign(view, agent_id, session_pubkey, b"")
 
 
 @pytest.fixture
@@ -329,12 +330,12 @@ def test_the_vm_refuses_a_signature_with_one_byte_changed(case):
 def test_the_vault_gives_out_a_signature_only_for_the_reserved_key(case):
     vault, authorization = case.world.vault, case.authorization
     with pytest.raises(VaultError, match="not the one"):
-        vault.sign(authorization.wallet, authorization.agent_id, str(case.stranger.pubkey()), b"", unchecked)
+        signed_by(vault, case.world, authorization.agent_id, str(case.stranger.pubkey()))
     with pytest.raises(VaultError, match="no session key"):
-        vault.sign(authorization.wallet, case.world.new_id(), authorization.session_pubkey, b"", unchecked)
+        signed_by(vault, case.world, case.world.new_id(), authorization.session_pubkey)
     other = SessionVault(case.world.guard, b"x" * 32)
     with pytest.raises(VaultError, match="master key"):
-        other.sign(authorization.wallet, authorization.agent_id, authorization.session_pubkey, b"", unchecked)
+        signed_by(other, case.world, authorization.agent_id, authorization.session_pubkey)
 
 
 def test_a_key_that_somebody_planted_is_not_handed_out(world):

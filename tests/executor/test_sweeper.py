@@ -145,7 +145,8 @@ def test_without_a_fee_nothing_moves_and_the_key_stays(world):
     stuck = sweep(world)
     assert not stuck.done
     assert "less than the fee" in stuck.waits_for
-    assert len(world.vault.sign(world.wallet, world.agent_id, world.session_pubkey, b"", lambda _view: None)) == 64
+    with world.guard.ledger.view(world.wallet) as view:
+        assert len(world.vault.sign(view, world.agent_id, world.session_pubkey, b"")) == 64
 
 
 def test_what_the_chain_would_undo_is_not_signed_again_and_again(world):

@@ -19,8 +19,9 @@ from tests.support import uuid
 OLD, NEW = b"o" * 32, b"n" * 32
 
 
-def unchecked(_view):
-    """Let the vault sign whatever the ledger says."""
+def sign(setup, vault, session_pubkey, agent=1):
+    with setup.guard.ledger.view(setup.wallet) as view:
+        return vault.sign(view, uuid(agent), session_pubkey, b"message")
 
 
 @pytest.fixture
@@ -66,16 +67,16 @@ def test_a_new_master_key_takes_over(setup, vault):
     later = SessionVault(setup.guard, NEW)
     for agent, session_pubkey in session_pubkeys.items():
         assert later.make_session_key(setup.wallet, uuid(agent)) == session_pubkey
-        assert len(later.sign(setup.wallet, uuid(agent), session_pubkey, b"message", unchecked)) == 64
+        assert len(sign(setup, later, session_pubkey, agent)) == 64
         with pytest.raises(VaultError, match="doesn't open"):
-            vault.sign(setup.wallet, uuid(agent), session_pubkey, b"message", unchecked)
+            sign(setup, vault, session_pubkey, agent)
 
 
 def test_a_rotation_that_can_not_open_a_key_leaves_it_as_it_was(setup, vault):
     session_pubkey = vault.make_session_key(setup.wallet, uuid(1))
     with pytest.raises(VaultError, match="doesn't open"):
         SessionVault(setup.guard, NEW).rotate()
-    assert len(vault.sign(setup.wallet, uuid(1), session_pubkey, b"message", unchecked)) == 64
+    assert len(sign(setup, vault, session_pubkey, 1)) == 64
 
 
 def test_a_key_is_destroyed_only_when_its_agent_is_over_and_nothing_is_open(setup, vault):
@@ -91,7 +92,7 @@ def test_a_key_is_destroyed_only_when_its_agent_is_over_and_nothing_is_open(setu
         setup.guard.destroy_session_key(setup.wallet, uuid(1))
     assert setup.guard.agent(setup.wallet, uuid(1)).state is AgentState.COMPLETED
     with pytest.raises(VaultError, match="no session key"):
-        vault.sign(setup.wallet, uuid(1), bounds.terms.session_pubkey, b"message", unchecked)
+        sign(setup, vault, bounds.terms.session_pubkey, 1)
     with pytest.raises(VaultError, match="destroyed"):
         vault.make_session_key(setup.wallet, uuid(1))
     assert check_ledger(setup.guard.ledger).findings == ()
@@ -118,13 +119,12 @@ def test_an_agent_without_its_key_never_starts_again(setup, vault):
 
 def test_a_sweep_is_recorded_once_and_only_of_an_agent_that_is_over(setup, vault):
     activate(setup, vault)
-    sweep = {"tx_signature": "sweep", "transaction_bytes": b"bytes", "last_valid_block_height": 7}
     with pytest.raises(IllegalTransition):
-        setup.guard.record_sweep(setup.wallet, uuid(1), **sweep)
+        setup.guard.record_sweep(setup.wallet, uuid(1), lambda _: ("sweep", b"bytes"), last_valid_block_height=7)
     setup.guard.stop(setup.wallet, uuid(1))
     setup.guard.halt(EVERYTHING, Halter.OPERATOR, "a drill")
     for _ in range(2):
-        setup.guard.record_sweep(setup.wallet, uuid(1), **sweep)
+        setup.guard.record_sweep(setup.wallet, uuid(1), lambda _: ("sweep", b"bytes"), last_valid_block_height=7)
     kinds = [each.entry.kind for each in setup.guard.entries(setup.wallet)]
     assert kinds.count("sweep-signed") == 1
     assert [event.name for _, event in setup.guard.events(setup.wallet)] == ["completed"]
