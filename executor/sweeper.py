@@ -7,7 +7,7 @@ remembered between steps: what is left to do, the chain and the ledger say.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from executor.errors import ChainError, IllegalTransition, TransactionRefused
 from executor.lifecycle import AgentState
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from executor.signing import SigningGate
 
 __all__ = ["Sweep", "Sweeper"]
+
+
+HOLDINGS_MAX: Final = 40
+"""Token accounts that one step looks at: with their mints, as many as a chain is asked for at once."""
 
 
 class Sweep(NamedTuple):
@@ -59,6 +63,8 @@ class Sweeper:
             return await self._pay_back(wallet, agent_id, owned)
         if owned.holdings:
             return Sweep(done=False, waits_for="token accounts that their mint's authority has frozen")
+        if [each async for _, each in self._guard.in_doubt(wallet) if each.steps[0].entry.agent_id == agent_id]:
+            return Sweep(done=False, waits_for="attempts that have not ended")
         if not await self._is_empty_for_good(agent.session_pubkey):
             return Sweep(done=False, waits_for="the chain to make it final")
         try:
@@ -68,18 +74,24 @@ class Sweeper:
         return Sweep(done=True)
 
     async def _pay_back(self, wallet: str, agent_id: str, owned: Owned) -> Sweep:
+        """Pay back the next accounts, or one alone, where one among them can't be moved; at last the lamports."""
         blockhash = await self._chain.latest_blockhash()
-        try:
-            signed = await self._gate.sign_sweep(wallet, agent_id, owned, blockhash)
-        except TransactionRefused as error:
-            return Sweep(done=False, waits_for=str(error))
-        # Turned away, or no answer: the next step sees what is left.
-        with suppress(ChainError):
-            await self._chain.send(signed.content)
-        return Sweep(done=False, tx_signature=signed.tx_signature)
+        movable, why = owned.movable, "nothing can be moved"
+        for batch in (movable, *([each] for each in movable), []):
+            try:
+                signed = await self._gate.sign_sweep(wallet, agent_id, owned._replace(holdings=batch), blockhash)
+            except TransactionRefused as error:
+                why = str(error)
+                continue
+            # Turned away, or no answer: the next step sees what is left.
+            with suppress(ChainError):
+                await self._chain.send(signed.content)
+            return Sweep(done=False, tx_signature=signed.tx_signature)
+        return Sweep(done=False, waits_for=why)
 
     async def _owned(self, session_pubkey: str) -> Owned:
-        holdings = await self._chain.holdings(session_pubkey)
+        found = await self._chain.holdings(session_pubkey)
+        holdings = sorted(found, key=lambda holding: holding.frozen)[:HOLDINGS_MAX]  # the movable ones first
         asked = sorted({session_pubkey, *(each.address for each in holdings), *(each.mint for each in holdings)})
         accounts = dict(zip(asked, await self._chain.accounts(asked), strict=True))
         wallet = accounts[session_pubkey]

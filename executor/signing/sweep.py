@@ -19,6 +19,7 @@ from executor.assets import NATIVE_MINT
 from executor.errors import TransactionRefused
 from executor.solana import (
     TOKEN_2022_PROGRAM,
+    TOKEN_PROGRAM,
     close_account,
     create_associated_account,
     harvest_withheld,
@@ -42,8 +43,9 @@ FEE_LAMPORTS: Final = 5_000
 DECIMALS: Final = 44
 """The byte of a mint that says them."""
 BASE_BYTES: Final = 165
-TRANSFER_FEE_AMOUNT: Final = (2).to_bytes(2, "little") + (8).to_bytes(2, "little")
-"""How the extension of a Token-2022 account begins that holds what was withheld of what it received."""
+TRANSFER_FEE_AMOUNT: Final = (2).to_bytes(2, "little")
+"""The type of the extension of a Token-2022 account that holds what was withheld of what it received."""
+TOKEN_PROGRAMS: Final = frozenset({str(TOKEN_PROGRAM), str(TOKEN_2022_PROGRAM)})
 
 
 class Owned(NamedTuple):
@@ -88,6 +90,8 @@ def _empty(
     home: Pubkey, session: Pubkey, holding: Holding, accounts: Mapping[str, Account | None]
 ) -> list[Instruction]:
     """Return the instructions that move all of one token account home, and close it."""
+    if holding.token_program not in TOKEN_PROGRAMS:
+        raise TransactionRefused(f"the session wallet holds nothing of the program {holding.token_program}")
     source, mint, program = (
         Pubkey.from_string(each) for each in (holding.address, holding.mint, holding.token_program)
     )
@@ -118,4 +122,9 @@ def _empty(
 
 def _has_withheld(account: Account | None) -> bool:
     """Tell whether a Token-2022 account may hold withheld fees, which keep it from being closed."""
-    return account is not None and TRANSFER_FEE_AMOUNT in account.data[BASE_BYTES:]
+    data = b"" if account is None else account.data[BASE_BYTES + 1 :]
+    while any(data[:2]):
+        if data[:2] == TRANSFER_FEE_AMOUNT:
+            return True
+        data = data[4 + int.from_bytes(data[2:4], "little") :]
+    return False

@@ -139,6 +139,36 @@ def test_a_frozen_account_keeps_the_key(world):
     assert world.token_balances(world.wallet) == (1_000 * 10**6, 0)
 
 
+def test_what_can_not_be_moved_keeps_nothing_else(world):
+    """A stranger sends a token that refuses to move: its mint is none that the program knows."""
+    give(world, scene.OTHER, 5)
+    world.chain.put(scene.OTHER.mint, Account(str(TOKEN_PROGRAM), 10**7, bytes(82)))
+    world.guard.stop(world.wallet, world.agent_id)
+    stuck = sweep(world)
+    assert not stuck.done
+    assert world.token_balances(world.wallet) == (1_000 * 10**6, 0)
+    assert world.chain.lamports(session(world)) == 0
+    assert "key-destroyed" not in [each.entry.kind for each in world.guard.entries(world.wallet)]
+
+
+def test_many_accounts_are_swept_in_turn(world):
+    """More than a chain is asked for at once."""
+    for number in range(60):
+        token = scene.asset(f"T{number}", 0)
+        world.chain.put(token.mint, Account(str(TOKEN_PROGRAM), 10**7, scene.mint_bytes(0)))
+        give(world, token, 0)
+    world.guard.stop(world.wallet, world.agent_id)
+    for _ in range(4):
+        step = sweep(world)
+    assert step.done
+
+
+def test_a_holding_of_another_program_is_none():
+    held = Holding(str(Keypair().pubkey()), str(Keypair().pubkey()), str(Keypair().pubkey()), 1, 1, frozen=False)
+    with pytest.raises(TransactionRefused, match="nothing of the program"):
+        sweep_message(str(WALLET), str(SESSION), Owned(10**9, [held], {held.mint: None}), secrets_hash())
+
+
 def test_without_a_fee_nothing_moves_and_the_key_stays(world):
     world.chain.put(world.session_pubkey, Account(str(SYSTEM_PROGRAM), 4_999, b""))
     world.guard.stop(world.wallet, world.agent_id)

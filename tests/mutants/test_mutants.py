@@ -148,8 +148,8 @@ MUTANTS += [
     ("executor/lifecycle.py", "AttemptState.SIGNED: 1", "AttemptState.SIGNED: 2", VALUES),
     (
         "executor/decide.py",
-        "        _agent_known(usage),\n        *_halted(usage),",
-        "        *_halted(usage),\n        _agent_known(usage),",
+        "        _agent_known(state),\n        *_halted(halts),",
+        "        *_halted(halts),\n        _agent_known(state),",
         REASONS,
     ),
     ("executor/decide.py", "enumerate(Reason)", "enumerate(reversed(Reason))", DECIDE),

@@ -92,8 +92,13 @@ class User:
         """Return how many fires of the last day there are, of all or of the first so many."""
         return sum(now_ms < at_ms + DAY_MS + SKEW_MS for at_ms, _ in islice(self.fires, before))
 
-    def worth(self, now_ms):
-        return sum(worth for at_ms, worth in self.fires if now_ms < at_ms + DAY_MS + SKEW_MS)
+    def worth(self, now_ms, but=None):
+        """Return what the fires of the last day are worth, of all or of all but this one."""
+        return sum(
+            worth
+            for number, (at_ms, worth) in enumerate(self.fires)
+            if now_ms < at_ms + DAY_MS + SKEW_MS and number != but
+        )
 
     def active(self, now_ms):
         return {each for each, agent in self.agents.items() if agent.listed and not agent.terms.is_over(now_ms)}
@@ -365,7 +370,10 @@ class Model:
             cure = user.first_room(now_ms, lambda at_ms: user.used(at_ms, earlier) < slots)
             checks.append(("EXECUTIONS_OVER_CAP", cure))
         if signing is not None:
-            return [*checks, cap is not None and worth is not None and worth > cap and ("NOTIONAL_OVER_CAP", None)]
+            if cap is not None and worth is not None and user.worth(now_ms, signing.earlier) + worth > cap:
+                cure = user.first_room(now_ms, lambda at_ms: user.worth(at_ms, signing.earlier) + worth <= cap)
+                checks.append(("NOTIONAL_OVER_CAP", cure if worth <= cap else None))
+            return checks
         if cap is not None and worth is not None and user.worth(now_ms) + worth > cap:
             cure = user.first_room(now_ms, lambda at_ms: user.worth(at_ms) + worth <= cap)
             checks.append(("NOTIONAL_OVER_CAP", cure))
