@@ -346,7 +346,7 @@ class GuardMachine(RuleBasedStateMachine):
         request = data.draw(st.sampled_from(self.requests))
         changed = {
             "nothing": {},
-            "amount": {"sell_amount": request.sell_amount + 1},
+            "amount": {"sell_amount": request.sell_amount - 1 or 2},
             "agent": {"agent_id": uuid(AGENTS[0])},
             "wallet": {"wallet": USERS[1].wallet_address},
             "stranger": {"wallet": STRANGER},
