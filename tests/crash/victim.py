@@ -171,14 +171,16 @@ JOBS = {each.__name__: each for each in (reserve, activate, fire, fund, recover,
 
 def send_first(points):
     """Send before the commit, as a wrong executor would: the suite must notice."""
-    guard_marks = AsyncGuard.mark_signed
+    sign_with = AsyncGuard.sign_with
 
-    async def wrong(guard, authorization, **signed):
-        await RpcChain(CHAIN_URL[0]).send(signed["transaction_bytes"])
+    async def wrong(guard, make, authorization, **named):
+        with guard.guard.ledger.view(authorization.wallet) as view:
+            _, content = make(view)
+        await RpcChain(CHAIN_URL[0]).send(content)
         points.mark()
-        return await guard_marks(guard, authorization, **signed)
+        return await sign_with(guard, make, authorization, **named)
 
-    AsyncGuard.mark_signed = wrong
+    AsyncGuard.sign_with = wrong
 
 
 CHAIN_URL = [""]
