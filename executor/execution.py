@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from executor.decide import Refused
-from executor.errors import ChainError, TransactionRefused
+from executor.errors import ChainError, IllegalTransition, TransactionRefused
 from executor.rails import SendingRail
 from executor.reasons import Reason
 from executor.settlement import Settlement
@@ -72,7 +72,11 @@ class Executor:
             raise ChainError(f"there is no rail `{request.rail}`")
         decision = await self._guard.authorize(request)
         if decision.outcome == "allowed" and decision.authorization is not None:
-            await self._carry_out(decision.authorization)
+            try:
+                await self._carry_out(decision.authorization)
+            except IllegalTransition:  # its time was over, and somebody else has given it up
+                if not await self.settlement.was_taken_up(request.wallet, request.execution_id):
+                    raise
         if isinstance(decision, Refused) and decision.reason in UNRECORDED:
             return Outcome(decision, None)
         return Outcome(decision, await self._guard.execution(request.wallet, request.execution_id))

@@ -66,6 +66,11 @@ class Settlement:
         settled = await self._guard.execution(wallet, execution_id)
         return AttemptState.SIGNED if settled is None else settled.state
 
+    async def was_taken_up(self, wallet: str, execution_id: str) -> bool:
+        """Tell whether an execution has gone on from its authorization, by whoever's hand. Raises as `Ledger.view`."""
+        execution = await self._guard.execution(wallet, execution_id)
+        return execution is not None and execution.state is not AttemptState.AUTHORIZED
+
     async def recover(self, wallet: str | None = None) -> int:
         """Take up every attempt that has not ended, or those of `wallet`, once; return how many are still open.
 

@@ -16,7 +16,7 @@ from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
 
 from executor.decide import Refused
-from executor.errors import ChainError
+from executor.errors import ChainError, IllegalTransition
 from executor.funding import FundingAllowed, FundingEvidence, FundingRequest
 from executor.reasons import Reason
 from executor.solana import memo
@@ -78,7 +78,11 @@ class Treasury:
         request = FundingRequest(wallet=wallet, agent_id=agent_id, execution_id=self._new_id(), lamports=missing)
         decision = await self._guard.authorize_funding(request)
         if isinstance(decision, FundingAllowed) and decision.authorization is not None:
-            await self._pay(decision.authorization)
+            try:
+                await self._pay(decision.authorization)
+            except IllegalTransition:  # its time was over, and somebody else has given it up
+                if not await self._settlement.was_taken_up(wallet, request.execution_id):
+                    raise
         return decision
 
     async def _has_open(self, wallet: str, agent_id: str) -> bool:

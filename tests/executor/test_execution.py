@@ -321,3 +321,17 @@ def test_two_that_settle_at_once_harm_nobody(world):
     first = executor_with(world, chain=Proxy(world.chain, record=record))
     assert asyncio.run(first.settlement.recover()) == 0
     assert world.guard.execution(world.wallet, request.execution_id).state is AttemptState.LANDED
+
+
+@pytest.mark.parametrize("slow", ["building", "refused"])
+def test_an_attempt_that_another_process_gave_up_meanwhile_is_told_as_it_stands(world, slow):
+    async def build(authorization, blockhash):
+        proposed = await world.rail.build(authorization, blockhash)
+        world.now_ms += 60_000
+        assert await world.executor.settlement.recover() == 0
+        return proposed if slow == "building" else b"no transaction"
+
+    request = world.request(100)
+    outcome = fire(executor_with(world, rail=Proxy(world.rail, build=build)), request)
+    assert outcome.execution.state is AttemptState.VOIDED
+    assert last(outcome)["reason"] == Reason.AUTHORIZATION_EXPIRED

@@ -138,3 +138,14 @@ def test_a_funding_that_was_signed_before_the_stop_is_not_sent_after_it(world):
 def test_an_unknown_agent_is_not_asked_for(world):
     with pytest.raises(ChainError, match="there is no agent"):
         asyncio.run(world.treasury.top_up(world.wallet, world.new_id()))
+
+
+def test_a_funding_that_another_process_gave_up_meanwhile_gives_nothing(world):
+    async def latest_blockhash():
+        world.now_ms += 60_000
+        assert await world.executor.settlement.recover() == 0
+        return await world.chain.latest_blockhash()
+
+    assert isinstance(top_up(world, latest_blockhash=latest_blockhash), FundingAllowed)
+    assert fundings(world) == [(1, "authorized"), (1, "voided")]
+    assert lamports(world) == START_LAMPORTS
