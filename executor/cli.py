@@ -49,12 +49,16 @@ QUOTE_AGE_MS_MAX: Final = 60_000
 """How long a price on the command line is good for: until the command has ended."""
 EXTRA_OF: Final = {
     "alembic": "migrations",
-    "httpx": "solana",
+    "httpx": "service",
+    "jwt": "service",
+    "prometheus_client": "service",
     "psycopg": "postgres",
+    "pydantic_settings": "service",
     "rich": "cli",
     "solders": "solana",
     "starlette": "service",
     "uvicorn": "service",
+    "websockets": "prices",
 }
 
 _is_uuid = re.compile(UUID_PATTERN).fullmatch

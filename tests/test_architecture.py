@@ -29,7 +29,9 @@ CORE = {
     "executor.entries",
     "executor.seal",
     "executor.events",
+    "executor.prices.protocol",
     "executor.prices.quote",
+    "executor.service.sse",
 }
 """What takes values and returns values. Everything else in `executor` is a shell."""
 
@@ -39,10 +41,12 @@ CORE_FORBIDDEN = {"asyncio", "os", "pathlib", "random", "secrets", "socket", "sq
 }
 """Of the standard library: what reads the world, or changes it."""
 
-EXTRAS = {"alembic", "httpx", "psycopg", "rich", "solders", "starlette", "uvicorn"}
+EXTRAS = {"alembic", "httpx", "jwt", "prometheus_client", "psycopg", "pydantic_settings", "rich", "solders"}
+EXTRAS |= {"starlette", "uvicorn", "websockets"}
 SHELLS = "demo execution rails service settlement signing solana sweeper trace treasury"
 NEEDS_EXTRAS = tuple(f"executor.{name}" for name in SHELLS.split())
-NEEDS_EXTRAS += ("executor.ledger.migrations", "executor.ledger.upgrade")
+NEEDS_EXTRAS += ("executor.ledger.migrations", "executor.ledger.upgrade", "executor.agentexchange")
+NEEDS_EXTRAS += ("executor.prices.client", "executor.prices.hub", "executor.prices.socket")
 
 
 def modules():

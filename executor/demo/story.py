@@ -18,7 +18,7 @@ from executor.funding import FundingAllowed
 from executor.lifecycle import AgentState, AttemptState
 from executor.rails import TransactionRecord
 from executor.reasons import Reason
-from executor.service import create_app, serve
+from executor.service import Settings, create_app, serve
 from permits import keys, permit_id
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Story:
         url = f"http://{address}:{port}/api/agents/stream?walletAddress={self._world.wallet}&from=start"
         self._console.print(f"\nThe event stream stays up; Ctrl-C ends it. To see it:\n  curl -N '{url}'")
         with suppress(KeyboardInterrupt):
-            serve(create_app(self._world.guard.ledger), bound)
+            serve(create_app(self._world.awaited, Settings(wallet_address_streams=True)), bound)
 
     def _activate(self, title: str, *, show: bool = False) -> None:
         signed = self._world.sign_permit()

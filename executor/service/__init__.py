@@ -2,5 +2,6 @@
 
 from executor.service.app import create_app
 from executor.service.server import bind, serve
+from executor.service.settings import Settings
 
-__all__ = ["bind", "create_app", "serve"]
+__all__ = ["Settings", "bind", "create_app", "serve"]

@@ -8,29 +8,41 @@ from typing import TYPE_CHECKING
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from executor.service.stream import AgentStream, Tailer
+from executor.service import problems
+from executor.service.auth import Authentication
+from executor.service.parts import Parts
+from executor.service.problems import Problem
+from executor.service.stream import StreamEndpoint
+from executor.service.tailer import Tailer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from executor.ledger import Ledger
+    from executor.guard import AsyncGuard
+    from executor.service.settings import Settings
+    from executor.signing import SessionVault
 
 __all__ = ["create_app"]
 
 
-def create_app(ledger: Ledger) -> Starlette:
-    """Return the application over `ledger`: `GET /api/agents/stream`.
+def create_app(guard: AsyncGuard, settings: Settings, *, vault: SessionVault | None = None) -> Starlette:
+    """Return the application over `guard`'s ledger; whoever made the guard closes it.
 
     `app.state.close_streams()` ends every open stream; a server calls it before it waits for connections to close.
     """
-    tailer = Tailer(ledger)
-    stream = AgentStream(ledger, tailer)
+    tailer = Tailer(guard.guard.ledger)
+    parts = Parts(guard, settings, Authentication(settings), tailer, vault)
+    stream = StreamEndpoint(parts)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with tailer.running():
             yield
 
-    app = Starlette(routes=[Route("/api/agents/stream", stream, methods=["GET"])], lifespan=lifespan)
+    app = Starlette(
+        routes=[Route("/api/agents/stream", stream, methods=["GET"])],
+        lifespan=lifespan,
+        exception_handlers={Problem: problems.answer},
+    )
     app.state.close_streams = stream.close
     return app

@@ -12,15 +12,16 @@ import httpx
 import pytest
 
 from executor.errors import LedgerError
-from executor.service import bind, create_app
+from executor.guard import AsyncGuard
+from executor.service import Settings, bind, create_app
 from executor.service.server import _Server
-from executor.service.stream import Tailer
+from executor.service.tailer import Tailer
 from tests.support import WALLET, Setup, key, uuid
 
 
 @pytest.fixture
 def url(setup):
-    app = create_app(setup.guard.ledger)
+    app = create_app(AsyncGuard(setup.guard), Settings(wallet_address_streams=True))
     bound = bind("127.0.0.1", 0)
     server = _Server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
@@ -188,11 +189,12 @@ def test_stopping_the_server_ends_open_streams(tmp_path):
     """SIGTERM with a stream open ends the process: uvicorn alone would wait for ever."""
     script = (
         "import sys; from pathlib import Path\n"
-        "from executor.ledger import Ledger; from executor.seal import SealKeys\n"
-        "from executor.service import bind, create_app, serve\n"
-        "ledger = Ledger.open(Path(sys.argv[1]), seal_keys=SealKeys.single(bytes(32)))\n"
+        "from executor import FixedPrices, Guard, KnownAssets, SealKeys; from executor.guard import AsyncGuard\n"
+        "from executor.service import Settings, bind, create_app, serve\n"
+        "guard = Guard.open(Path(sys.argv[1]), seal_keys=SealKeys.single(bytes(32)),\n"
+        "                   prices=FixedPrices(), assets=KnownAssets([]))\n"
         "bound = bind('127.0.0.1', 0); print(bound.getsockname()[1], flush=True)\n"
-        "serve(create_app(ledger), bound)\n"
+        "serve(create_app(AsyncGuard(guard), Settings(wallet_address_streams=True)), bound)\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "ledger.db")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -1,0 +1,1 @@
+"""The price stream's protocol, without any I/O."""
