@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from executor.decide import Refused
 from executor.errors import ChainError, IllegalTransition, TransactionRefused
-from executor.rails import SendingRail
 from executor.reasons import Reason
 from executor.settlement import Settlement
 
@@ -53,9 +52,9 @@ class Executor:
         self._guard = guard
         self._gate = gate
         self._chain = chain
-        self.settlement: Final = Settlement(guard, chain)
-        """What takes up an execution where it was left."""
         self._rails = {rail.name: rail for rail in rails}
+        self.settlement: Final = Settlement(guard, chain, self._rails.values())
+        """What takes up an execution where it was left."""
 
     async def fire(self, request: FireRequest) -> Outcome:
         """Carry out `request` if the guard allows it. The same executionId again only returns what became of it.
@@ -111,7 +110,6 @@ class Executor:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(RAIL_S_MAX):
-                by = rail if isinstance(rail, SendingRail) else None
-                await self.settlement.send(wallet, execution_id, signed.content, by)
+                await self.settlement.send(wallet, execution_id, signed.content, rail.name)
         with suppress(ChainError):
             await self.settlement.settle(wallet, execution_id)

@@ -10,34 +10,40 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from executor.assets import NATIVE_MINT
-from executor.errors import ChainError, IllegalTransition
+from executor.errors import ChainError, ClockUntrusted, IllegalTransition, LedgerTampered
 from executor.evidence import Evidence
 from executor.fill import Landing
 from executor.lifecycle import ATTEMPT_STEPS, AttemptState
-from executor.rails import Pending, earliest_slot
+from executor.rails import Pending, SendingRail, earliest_slot
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from executor.guard import AsyncGuard, Execution
-    from executor.rails import Balances, Chain, SendingRail, TransactionRecord
+    from executor.rails import Balances, Chain, Rail, TransactionRecord
 
 __all__ = ["Settlement"]
 
 
 class Settlement:
-    """Sends what is signed and records what became of it, for one guard on one chain."""
+    """Sends what is signed and records what became of it, for one guard on one chain.
 
-    def __init__(self, guard: AsyncGuard, chain: Chain) -> None:
+    Of `rails`, those that send by themselves do so, also what another process has left.
+    """
+
+    def __init__(self, guard: AsyncGuard, chain: Chain, rails: Iterable[Rail] = ()) -> None:
         self._guard = guard
         self._chain = chain
+        self._sending = {rail.name: rail for rail in rails if isinstance(rail, SendingRail)}
 
-    async def send(self, wallet: str, execution_id: str, content: bytes, by: SendingRail | None = None) -> None:
+    async def send(self, wallet: str, execution_id: str, content: bytes, rail: str | None = None) -> None:
         """Hand a signed transaction over, if its agent may still act: by its rail, or else by the executor's chain.
 
         Whether it was turned away, or no answer came, only a look-up tells: `settle`.
         """
         with suppress(ChainError, IllegalTransition):  # the second: somebody else has settled it meanwhile
             if await self._guard.may_send(wallet, execution_id) is None:
-                await (by or self._chain).send(content)
+                await (self._sending.get(rail or "") or self._chain).send(content)
 
     async def settle(self, wallet: str, execution_id: str) -> AttemptState:
         """Look what became of a signed execution, record it if that is final, and return where it stands now.
@@ -79,16 +85,23 @@ class Settlement:
         so at the same time.
 
         Raises:
+            LedgerTampered, ClockUntrusted: of some wallet, once all others were taken up.
             LedgerError: as `Ledger.change`. A chain that can't be asked is no fault: what it hides stays open.
 
         """
-        still_open = 0
+        still_open, fault = 0, None
         async for whose, execution in self._guard.in_doubt(wallet):
             execution_id = execution.steps[0].entry.execution_id or ""
             state = execution.state
-            with suppress(ChainError):
+            try:
                 state = await self._take_up(whose, execution_id, execution)
+            except ChainError:
+                pass
+            except (LedgerTampered, ClockUntrusted) as error:
+                fault = fault or error
             still_open += bool(ATTEMPT_STEPS[state])
+        if fault is not None:
+            raise fault
         return still_open
 
     async def _take_up(self, wallet: str, execution_id: str, execution: Execution) -> AttemptState:
@@ -98,7 +111,8 @@ class Settlement:
         state = await self.settle(wallet, execution_id)
         if state is not AttemptState.SIGNED:
             return state
-        await self.send(wallet, execution_id, bytes.fromhex(execution.steps[-1].entry.body["transaction"]))
+        rail = execution.evidence.request.rail if isinstance(execution.evidence, Evidence) else None
+        await self.send(wallet, execution_id, bytes.fromhex(execution.steps[-1].entry.body["transaction"]), rail)
         return await self.settle(wallet, execution_id)
 
     async def _record(self, wallet: str, execution: Execution, record: TransactionRecord | None) -> None:

@@ -59,7 +59,8 @@ class Treasury:
         """Top the agent's session wallet up to the floor; return the guard's decision, or None without one.
 
         What is missing counts against both caps from the authorization on, whatever becomes of it. Nothing is asked for
-        while the wallet is full, or a funding of the agent still open.
+        while the wallet is full, or a funding of the agent still open. Where something else was authorized for the
+        agent meanwhile, by another replica too, what is missing has changed: SESSION_BUSY, and ask again.
 
         Raises:
             ChainError: there is no such agent, or the chain couldn't be asked; nothing was authorized.
@@ -69,6 +70,7 @@ class Treasury:
         agent = await self._guard.agent(wallet, agent_id)
         if agent is None:
             raise ChainError(f"there is no agent `{agent_id}`")
+        since = await self._guard.head_seq(wallet)
         if await self._has_open(wallet, agent_id):
             return None
         (account,) = await self._chain.accounts([agent.session_pubkey])  # now: what was open may have landed
@@ -76,7 +78,7 @@ class Treasury:
         if missing <= 0:
             return None
         request = FundingRequest(wallet=wallet, agent_id=agent_id, execution_id=self._new_id(), lamports=missing)
-        decision = await self._guard.authorize_funding(request)
+        decision = await self._guard.authorize_funding(request, alone_since=since)
         if isinstance(decision, FundingAllowed) and decision.authorization is not None:
             try:
                 await self._pay(decision.authorization)

@@ -161,9 +161,9 @@ class AsyncGuard:
         """Let the operator fund the wallet's agents from now on, or no longer."""
         return await self._call(self.guard.set_fundable, wallet, fundable=fundable)
 
-    async def authorize_funding(self, request: FundingRequest) -> FundingDecision:
+    async def authorize_funding(self, request: FundingRequest, *, alone_since: int | None = None) -> FundingDecision:
         """Decide whether the agent's session wallet may be given lamports, and count them if so."""
-        return await self._call(self.guard.authorize_funding, request)
+        return await self._call(self.guard.authorize_funding, request, alone_since=alone_since)
 
     async def authorize(self, request: FireRequest) -> Decision:
         """Decide on `request`, and count it if it is allowed."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Execution",
+    "authorized_since",
     "claim_hash",
     "execution",
     "is_last",
@@ -98,6 +99,12 @@ def must_wait(view: WalletView, agent_id: str, execution_id: str, alone_since: i
         if each.agent_id == agent_id
     )
     return bool(others) or len(since) == SINCE_MAX or any(moved)
+
+
+def authorized_since(view: WalletView, agent_id: str, seq: int) -> bool:
+    """Tell whether anything was authorized for the agent after entry `seq`, when the chain was read for it."""
+    since = [each.entry for each in view.after(seq, SINCE_MAX)]
+    return len(since) == SINCE_MAX or (Kind.AUTHORIZED, agent_id) in {(each.kind, each.agent_id) for each in since}
 
 
 SINCE_MAX: Final = 1_000

@@ -9,7 +9,7 @@ from executor.entries import Kind
 from executor.errors import IllegalTransition
 from executor.funding import FundingAllowed, FundingAuthorization, FundingEvidence, FundingRequest, FundingUsage, Spent
 from executor.guard.agents import activation, state
-from executor.guard.attempts import claim_hash, is_last, must_wait, require_same, step_to
+from executor.guard.attempts import authorized_since, claim_hash, is_last, must_wait, require_same, step_to
 from executor.guard.window import Series, used_in_window
 from executor.lifecycle import AgentState, AttemptState
 from executor.reasons import Reason
@@ -30,7 +30,9 @@ def set_fundable(transaction: WalletTransaction, *, fundable: bool) -> bool:
     return True
 
 
-def authorize(transaction: WalletTransaction, request: FundingRequest, claim: str) -> FundingDecision:
+def authorize(
+    transaction: WalletTransaction, request: FundingRequest, claim: str, alone_since: int | None
+) -> FundingDecision:
     """Decide on `request`, and count it if it is allowed: its holder then proves it by `claim`.
 
     A refusal is recorded nowhere: nothing was promised, nobody is told, and the same may be asked again.
@@ -41,6 +43,8 @@ def authorize(transaction: WalletTransaction, request: FundingRequest, claim: st
     activated = activation(transaction, request.agent_id)
     if activated is None:
         return Refused(reason=Reason.AGENT_UNKNOWN)
+    if alone_since is not None and authorized_since(transaction, request.agent_id, alone_since):
+        return Refused(reason=Reason.SESSION_BUSY)
     evidence = _evidence(
         transaction, request, activated, transaction.head.fundings + 1, transaction.treasury.head.fundings + 1
     )

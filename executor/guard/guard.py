@@ -348,11 +348,12 @@ class Guard:
         agents.require_names(wallet)
         return self.ledger.change(wallet, lambda wallet: fundings.set_fundable(wallet, fundable=fundable), create=True)
 
-    def authorize_funding(self, request: FundingRequest) -> FundingDecision:
+    def authorize_funding(self, request: FundingRequest, *, alone_since: int | None = None) -> FundingDecision:
         """Decide whether the agent's session wallet may be given lamports, and count them if so, for ever.
 
         The same executionId again gets the stored answer and never a second authorization. A refusal is recorded
-        nowhere, and the same may be asked again.
+        nowhere, and the same may be asked again. With `alone_since`, nothing else may have been authorized for the
+        agent after that entry of the wallet: its `head_seq` from before the session wallet was looked at.
 
         Raises:
             LedgerError: the database failed; nothing is authorized.
@@ -363,7 +364,7 @@ class Guard:
         claim = self._random_bytes(CLAIM_BYTES).hex()
         try:
             return self.ledger.change(
-                request.wallet, lambda wallet: fundings.authorize(wallet, request, claim), treasury=True
+                request.wallet, lambda wallet: fundings.authorize(wallet, request, claim, alone_since), treasury=True
             )
         except (UnknownWallet, LedgerTampered, ClockUntrusted) as fault:
             return _refusal_of(fault)
@@ -590,14 +591,22 @@ class Guard:
         """Yield the wallet and the story of each attempt and funding that has not ended, newest of a wallet first.
 
         With `wallet`, of that one alone.
+
+        Raises:
+            LedgerTampered: some wallet's entries can't be trusted; those of all others were yielded before.
+            LedgerError: as `Ledger.view`.
+
         """
-        after = ""
-        while wallets := [wallet] if wallet is not None else self.ledger.wallets_in_doubt(after):
-            for each in wallets:
-                yield from ((each, story) for story in self._look(each, _open_stories, ()))
-            if wallet is not None:
-                return
-            after = wallets[-1]
+        tampered: LedgerTampered | None = None
+        for each in self._wallets_in_doubt() if wallet is None else (wallet,):
+            try:
+                stories = self._look(each, _open_stories, ())
+            except LedgerTampered as fault:
+                tampered = tampered or fault
+                continue
+            yield from ((each, story) for story in stories)
+        if tampered is not None:
+            raise tampered
 
     def events(self, wallet: str, after: int = 0, count_max: int = 1_000) -> Sequence[tuple[int, Event]]:
         """Return the events among up to `count_max` entries above `after`, with their sequence numbers."""
@@ -607,6 +616,12 @@ class Guard:
     def entries(self, wallet: str, after: int = 0, count_max: int = 1_000) -> Sequence[SealedEntry]:
         """Return up to `count_max` of the wallet's entries with sequence numbers above `after`, in order."""
         return self._look(wallet, lambda view: view.after(after, count_max), ())
+
+    def _wallets_in_doubt(self) -> Iterator[str]:
+        after = ""
+        while wallets := self.ledger.wallets_in_doubt(after):
+            yield from wallets
+            after = wallets[-1]
 
     def _authorizing(self, request: FireRequest) -> Callable[[WalletTransaction], Decision]:
         """Return the work that decides on `request`: made again after a lost commit, it holds the same claim."""

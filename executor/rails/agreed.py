@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from executor.errors import ChainError
 from executor.rails.chain import Pending
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["AgreedChain"]
 
+T = TypeVar("T")
+
 
 class AgreedChain:
     """Asks two chains, of different operators, as one. Implements `executor.rails.Chain`.
 
-    What became of a transaction, how far finality has come, how long a blockhash lives and what a lookup table holds
-    is believed only where both say so. All else is asked of the first, since it changes while two are asked. What one
-    of them can still do is be silent: then nothing fires, and nothing is settled.
+    What became of a transaction, how far finality has come, how long a blockhash lives, what a lookup table holds, and
+    what is finally in an account is believed only where both say so. All else is asked of the first, since it changes
+    while two are asked. What one of them can still do is be silent: then nothing fires, and nothing is settled.
     """
 
     def __init__(self, first: Chain, second: Chain) -> None:
@@ -31,29 +33,43 @@ class AgreedChain:
         self._second = second
 
     async def latest_blockhash(self) -> Blockhash:
-        """Return the first's blockhash, whose life the second's newest finalized block bears out."""
-        blockhash, newest = await asyncio.gather(self._first.latest_blockhash(), self._second.finalized_block())
-        require_plausible(blockhash, newest)
-        return blockhash
+        """Return the first's blockhash, taken to live as long as the newest of either, as the second bears out."""
+        blockhash, theirs, newest = await asyncio.gather(
+            self._first.latest_blockhash(), self._second.latest_blockhash(), self._second.finalized_block()
+        )
+        for each in (blockhash, theirs):
+            require_plausible(each, newest)
+        longest = max(blockhash.last_valid_block_height, theirs.last_valid_block_height)
+        return blockhash._replace(last_valid_block_height=longest)  # too long only costs a wait
 
     async def finalized_block(self) -> Block:
         """Return the newest block that both call finalized."""
         return min(await asyncio.gather(self._first.finalized_block(), self._second.finalized_block()))
 
     async def accounts(self, addresses: Sequence[str], *, finalized: bool = False) -> Sequence[Account | None]:
-        """Return what the first says."""
-        return await self._first.accounts(addresses, finalized=finalized)
+        """Return what the first says, or what both call final. Raises ChainError where they differ about that."""
+        ours = self._first.accounts(addresses, finalized=finalized)
+        if not finalized:
+            return await ours
+        return _agreed(
+            "what is in an account", *await asyncio.gather(ours, self._second.accounts(addresses, finalized=True))
+        )
 
     async def holdings(self, owner: str, *, finalized: bool = False) -> Sequence[Holding]:
-        """Return what the first says."""
-        return await self._first.holdings(owner, finalized=finalized)
+        """Return what the first says, or what both call final. Raises ChainError where they differ about that."""
+        ours = self._first.holdings(owner, finalized=finalized)
+        if not finalized:
+            return await ours
+        return _agreed(
+            "the tokens of a wallet", *await asyncio.gather(ours, self._second.holdings(owner, finalized=True))
+        )
 
     async def tables(self, addresses: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Return what both say. Raises ChainError where they differ, as they do while a table grows."""
-        ours, theirs = await asyncio.gather(self._first.tables(addresses), self._second.tables(addresses))
-        if ours != theirs:
-            raise ChainError("two sources disagree about an address lookup table")
-        return ours
+        return _agreed(
+            "an address lookup table",
+            *await asyncio.gather(self._first.tables(addresses), self._second.tables(addresses)),
+        )
 
     async def rent(self, data_bytes: int) -> int:
         """Return what the first says."""
@@ -78,3 +94,9 @@ class AgreedChain:
         if ours != theirs and not (isinstance(ours, Pending) and isinstance(theirs, Pending)):
             raise ChainError(f"two sources disagree about the transaction `{tx_signature}`")
         return ours
+
+
+def _agreed(what: str, ours: T, theirs: T) -> T:
+    if ours != theirs:
+        raise ChainError(f"two sources disagree about {what}")
+    return ours

@@ -254,3 +254,19 @@ def test_storage_itself_refuses_a_gap_and_an_attempt_beyond_the_cap(setup):
     with pytest.raises(sqlite3.IntegrityError, match="use up the cap"):
         insert(attempt=5)
     connection.close()
+
+
+def test_what_others_have_in_doubt_is_told_all_the_same(setup):
+    """The wallet whose entry was changed comes first in their order; what it hides is told at the end."""
+    theirs = Setup.__new__(Setup)
+    signer = next(signer for number in range(50, 99) if (signer := key(number)).wallet_address > setup.wallet)
+    theirs.__dict__ = {**setup.__dict__, "signer": signer, "wallet": signer.wallet_address}
+    theirs.activate(3)
+    request = theirs.request(30, agent=3)
+    setup.guard.authorize(request)
+    where = f"wallet = '{setup.wallet}' AND kind = 'authorized'"
+    damage(setup, ("UPDATE entries SET content = replace(content, 'USDC', 'USDT') WHERE " + where,))
+    told = []
+    with pytest.raises(LedgerTampered):
+        told.extend((wallet, story.evidence.request.execution_id) for wallet, story in setup.guard.in_doubt())
+    assert told == [(theirs.wallet, request.execution_id)]

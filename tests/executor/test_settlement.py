@@ -7,12 +7,13 @@ import pytest
 from executor.audit import check_ledger
 from executor.demo.world import World
 from executor.entries import Kind
-from executor.errors import ChainError
+from executor.errors import ChainError, ClockUntrusted
 from executor.halts import Halter, Scope
 from executor.lifecycle import AttemptState
 from executor.rails.chain import BLOCKHASH_BLOCKS
 from executor.reasons import Reason
 from executor.settlement import Settlement
+from permits import LocalSigner
 from tests.executor.test_execution import Proxy
 
 
@@ -172,3 +173,42 @@ def test_a_cancelled_fire_is_taken_up(world):
     assert state(world, request.execution_id) is AttemptState.SIGNED
     assert recover(world) == 0
     assert state(world, request.execution_id) is AttemptState.LANDED
+
+
+def test_what_a_rail_sends_its_own_way_is_sent_so_again(world):
+    """A relay that hides trades until they land would be of no use if recovery told everybody."""
+    left(world)
+    sent = []
+
+    async def by_the_rail(content):
+        sent.append(content)
+        world.chain.execute(content)
+
+    async def by_the_chain(_content):
+        raise AssertionError("everybody was told")
+
+    chain, rail = Proxy(world.chain, send=by_the_chain), Proxy(world.rail, send=by_the_rail)
+    assert asyncio.run(Settlement(world.awaited, chain, [rail]).recover()) == 0
+    assert len(sent) == 1
+
+
+def become_another_user(world):
+    world.signer = LocalSigner.from_seed(b"another".ljust(32))
+    world.wallet, world.agent_id = world.signer.wallet_address, world.new_id()
+    world.session_pubkey = world.vault.make_session_key(world.wallet, world.agent_id)
+    world.guard.activate(world.sign_permit())
+
+
+def test_a_wallet_whose_time_can_not_be_trusted_keeps_no_other_from_being_settled(world):
+    """Its own attempt stays as it is, and once all others are taken up, that is told."""
+    users = {world.wallet: left(world)}
+    become_another_user(world)
+    users[world.wallet] = left(world, signed=False)
+    last, first = world.wallet, next(iter(users))
+    world.now_ms += 10_000
+    world.guard.set_next_run(world.wallet, world.agent_id, None)  # its head has seen a later time
+    world.now_ms -= 10_000
+    with pytest.raises(ClockUntrusted):
+        recover(world)
+    assert world.guard.execution(first, users[first]).state is AttemptState.LANDED
+    assert world.guard.ledger.wallets_in_doubt() == [last]

@@ -149,3 +149,38 @@ def test_a_funding_that_another_process_gave_up_meanwhile_gives_nothing(world):
     assert isinstance(top_up(world, latest_blockhash=latest_blockhash), FundingAllowed)
     assert fundings(world) == [(1, "authorized"), (1, "voided")]
     assert lamports(world) == START_LAMPORTS
+
+
+def test_of_two_replicas_at_once_one_pays(world):
+    """Both have seen the same empty wallet; the second one's look is out of date once the first was authorized."""
+    treasury = world.treasury
+    both_looked = asyncio.Event()
+    waiting = []
+
+    async def accounts(addresses, **named):
+        found = await world.chain.accounts(addresses, **named)
+        waiting.append(found)
+        if len(waiting) == 2:
+            both_looked.set()
+        await both_looked.wait()
+        return found
+
+    replicas = [
+        Treasury(
+            world.awaited,
+            Proxy(world.chain, accounts=accounts),
+            world.executor.settlement,
+            treasury._keypair,
+            floor_lamports=FLOOR_LAMPORTS,
+            new_id=world.new_id,
+        )
+        for _ in range(2)
+    ]
+
+    async def at_once():
+        return await asyncio.gather(*(each.top_up(world.wallet, world.agent_id) for each in replicas))
+
+    first, second = sorted(asyncio.run(at_once()), key=lambda decision: decision.outcome)
+    assert isinstance(first, FundingAllowed)
+    assert second.reason is Reason.SESSION_BUSY
+    assert lamports(world) == FLOOR_LAMPORTS

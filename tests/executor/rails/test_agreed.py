@@ -122,3 +122,24 @@ def test_one_that_can_not_be_asked_leaves_no_answer(chain, question):
     for agreed in both_ways(chain, silent):
         with pytest.raises(ChainError, match="no connection"):
             run(getattr(agreed, question)(*arguments))
+
+
+def test_a_life_that_the_first_understates_is_the_seconds(chain):
+    """Within what is plausible: a transaction on it would be called dead while it can still land."""
+    true = run(chain.latest_blockhash())
+    short = Says(chain, latest_blockhash=Blockhash(true.hash, chain.block().height + 150))
+    assert run(AgreedChain(short, chain).latest_blockhash()) == true
+
+
+@pytest.mark.parametrize(("question", "lie"), [("accounts", [None]), ("holdings", [])])
+def test_an_emptiness_that_is_not_final_for_both_is_not_believed(chain, question, lie):
+    owner = Pubkey.new_unique()
+    mint = chain.make_mint(6)
+    chain.give_lamports(owner, 10**9)
+    chain.give_tokens(owner, mint, 5)
+    asked = [str(owner)] if question == "accounts" else str(owner)
+    for agreed in both_ways(chain, Says(chain, **{question: lie})):
+        with pytest.raises(ChainError, match="disagree about"):
+            run(getattr(agreed, question)(asked, finalized=True))
+    agreed = AgreedChain(chain, chain)
+    assert run(getattr(agreed, question)(asked, finalized=True)) == run(getattr(chain, question)(asked, finalized=True))
