@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from solders.message import to_bytes_versioned
+from solders.message import MessageV0, to_bytes_versioned
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
@@ -17,6 +17,7 @@ from executor.entries import Kind
 from executor.errors import LedgerError
 from executor.evidence import Evidence
 from executor.guard.attempts import execution
+from executor.signing.sweep import pays_home
 from executor.solana import MEMO_PROGRAM
 from permits import keys, permit_id, timestamp
 
@@ -102,7 +103,10 @@ def _findings(view: WalletView, signed: SealedEntry, found: Execution | None, tx
             "the stored signature is not over the stored transaction",
         ),
     ]
-    if found is not None:
+    if found is None:
+        is_sweep = isinstance(message, MessageV0) and pays_home(message, view.head.wallet)
+        checks.append((is_sweep, "it pays somebody else than the wallet"))
+    else:
         bounds, wallet = found.bounds, keys.decode_key(view.head.wallet) or b""
         memos = [
             bytes(each.data)

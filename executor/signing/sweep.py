@@ -17,6 +17,7 @@ from solders.token.associated import get_associated_token_address
 
 from executor.assets import NATIVE_MINT
 from executor.errors import TransactionRefused
+from executor.signing.programs import AccountClosing, AccountOpening, Call, LamportTransfer, TokenTransfer, decode
 from executor.solana import (
     TOKEN_2022_PROGRAM,
     TOKEN_PROGRAM,
@@ -33,13 +34,14 @@ if TYPE_CHECKING:
 
     from executor.rails import Account, Holding
 
-__all__ = ["ACCOUNTS_MAX", "FEE_LAMPORTS", "Owned", "sweep_message"]
+__all__ = ["ACCOUNTS_MAX", "FEE_LAMPORTS", "Owned", "pays_home", "sweep_message"]
 
 ACCOUNTS_MAX: Final = 4
 """Token accounts in one transaction: the instructions for each take some 200 bytes of 1,232."""
 FEE_LAMPORTS: Final = 5_000
 """For the one signature."""
 
+HARVEST: Final = bytes(harvest_withheld(TOKEN_PROGRAM, TOKEN_PROGRAM, TOKEN_2022_PROGRAM).data)
 DECIMALS: Final = 44
 """The byte of a mint that says them."""
 BASE_BYTES: Final = 165
@@ -84,6 +86,34 @@ def sweep_message(wallet: str, session_pubkey: str, owned: Owned, blockhash: str
             raise TransactionRefused("the session wallet has nothing but the fee")
         instructions = [transfer(TransferParams(from_pubkey=session, to_pubkey=home, lamports=left))]
     return MessageV0.try_compile(session, instructions, [], Hash.from_string(blockhash))
+
+
+def pays_home(message: MessageV0, wallet: str) -> bool:
+    """Tell whether the message pays nobody but `wallet`, and its rents into the session wallet that pays its fee."""
+    home, keys = Pubkey.from_string(wallet), message.account_keys
+    calls = (
+        Call(keys[each.program_id_index], tuple(keys[index] for index in each.accounts), bytes(each.data))
+        for each in message.instructions
+    )
+    try:
+        return not message.address_table_lookups and all(_goes_home(call, home, keys[0]) for call in calls)
+    except TransactionRefused:
+        return False
+
+
+def _goes_home(call: Call, home: Pubkey, session: Pubkey) -> bool:
+    if call.data == HARVEST and call.program == TOKEN_2022_PROGRAM:
+        return True  # to the mint, of what isn't the session's
+    match decode(call):
+        case LamportTransfer(destination=destination):
+            return destination == home
+        case AccountOpening(owner=owner):
+            return owner == home
+        case AccountClosing(destination=destination):
+            return destination == session
+        case TokenTransfer(mint=Pubkey() as mint, token_program=program, destination=destination):
+            return destination == get_associated_token_address(home, mint, program)
+    return False
 
 
 def _empty(

@@ -22,7 +22,7 @@ from executor.lifecycle import AgentState
 from executor.rails import Account, Holding
 from executor.reasons import Reason
 from executor.signing import SigningGate
-from executor.signing.sweep import ACCOUNTS_MAX, FEE_LAMPORTS, Owned, sweep_message
+from executor.signing.sweep import ACCOUNTS_MAX, FEE_LAMPORTS, Owned, pays_home, sweep_message
 from executor.solana import (
     ASSOCIATED_TOKEN_PROGRAM,
     SYSTEM_PROGRAM,
@@ -284,6 +284,9 @@ def test_whatever_the_chain_is_said_to_hold_a_sweep_pays_the_wallet_alone(lampor
             assert named[1] == SESSION
         else:
             assert data == bytes([26, 4])
+    assert pays_home(message, str(WALLET))
+    moved = {bytes(each.data)[0] for each in message.instructions} - {9, 26}  # what is empty is only closed
+    assert pays_home(message, str(Keypair().pubkey())) == (not moved)
     assert sum(keys[each.program_id_index] == ASSOCIATED_TOKEN_PROGRAM for each in message.instructions) <= ACCOUNTS_MAX
 
 

@@ -4,7 +4,11 @@ import asyncio
 from decimal import Decimal
 
 import pytest
+from solders.hash import Hash
 from solders.keypair import Keypair
+from solders.message import MessageV0
+from solders.system_program import TransferParams, transfer
+from solders.transaction import VersionedTransaction
 
 from executor.cli import main
 from executor.demo.world import World
@@ -64,3 +68,16 @@ def test_the_command_shows_each_step(world, tmp_path, capsys):
     assert "WRONG" not in out
     assert main(["trace", "1" * 64, *where]) == 1
     assert "knows nothing" in capsys.readouterr().out
+
+
+def test_a_sweep_that_pays_somebody_else_is_told(world):
+    """No code of ours makes one; what a ledger's writer with both keys recorded as one is seen for what it is."""
+    world.guard.stop(world.wallet, world.agent_id)
+    session, thief = Keypair(), Keypair().pubkey()
+    paying = transfer(TransferParams(from_pubkey=session.pubkey(), to_pubkey=thief, lamports=1))
+    stolen = VersionedTransaction(MessageV0.try_compile(session.pubkey(), [paying], [], Hash.default()), [session])
+    tx_signature = str(stolen.signatures[0])
+    world.guard.record_sweep(
+        world.wallet, world.agent_id, lambda _: (tx_signature, bytes(stolen)), last_valid_block_height=1
+    )
+    assert trace(world.guard.ledger, tx_signature).findings == ("it pays somebody else than the wallet",)
