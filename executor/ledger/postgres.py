@@ -114,15 +114,18 @@ class PostgresStore:
         connection = self.engine.raw_connection()
         driver: Any = connection.driver_connection
         try:
-            # What needs no answer travels with what follows: a fire waits for its reads and its commit alone.
+            # What needs no answer travels with what follows: a fire waits for its reads, and, leaving, for its commit.
             with driver.pipeline():
-                yield AnsweredCursor(driver.cursor(), self.engine.dialect)
-                driver.commit()
+                cursor = driver.cursor()
+                yield AnsweredCursor(cursor, self.engine.dialect)
+                cursor.execute("COMMIT")  # the driver's `commit` waits, and leaving once more
         except BaseException as error:
             connection.invalidate()
             self._reconnect_after(error)
             raise
         connection.close()
+        if cursor.statusmessage != "COMMIT":  # it is ROLLBACK where a statement failed before
+            raise LedgerError(f"`{self.name}` did not commit")
 
     @contextmanager
     def reading(self) -> Iterator[Cursor]:
