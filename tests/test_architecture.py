@@ -45,7 +45,8 @@ EXTRAS = {"alembic", "httpx", "jwt", "prometheus_client", "psycopg", "pydantic_s
 EXTRAS |= {"starlette", "uvicorn", "websockets"}
 SHELLS = "demo execution rails service settlement signing solana sweeper trace treasury"
 NEEDS_EXTRAS = tuple(f"executor.{name}" for name in SHELLS.split())
-NEEDS_EXTRAS += ("executor.ledger.migrations", "executor.ledger.upgrade", "executor.agentexchange")
+NEEDS_EXTRAS += ("executor.ledger.migrations", "executor.ledger.pipeline", "executor.ledger.upgrade")
+NEEDS_EXTRAS += ("executor.agentexchange",)
 NEEDS_EXTRAS += ("executor.prices.client", "executor.prices.hub", "executor.prices.socket")
 
 

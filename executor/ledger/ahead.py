@@ -18,9 +18,8 @@ from executor.ledger.wallet import EVERYBODY
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
-    from sqlalchemy.engine.interfaces import DBAPICursor
 
-    from executor.ledger.statements import Row
+    from executor.ledger.statements import DriverCursor, Row
 
 __all__ = ["HALTS_LOCK", "LOCK_AND_READ_FUNCTION", "Ahead", "AnsweredCursor"]
 
@@ -40,7 +39,7 @@ class AnsweredCursor(Cursor):
 
     __slots__ = ("_answers",)
 
-    def __init__(self, cursor: DBAPICursor, dialect: Dialect) -> None:
+    def __init__(self, cursor: DriverCursor, dialect: Dialect) -> None:
         super().__init__(cursor, dialect)
         self._answers: dict[tuple[object, ...], list[Row]] = {}
 

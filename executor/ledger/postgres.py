@@ -16,6 +16,7 @@ from sqlalchemy import BigInteger, bindparam, create_engine, event, func, select
 from executor.errors import LedgerError
 from executor.ledger import statements as sql
 from executor.ledger.ahead import HALTS_LOCK, LOCK_AND_READ_FUNCTION, AnsweredCursor
+from executor.ledger.pipeline import Pipeline
 from executor.ledger.revision import create_or_require, require
 from executor.ledger.statements import Cursor, Statement
 
@@ -73,6 +74,8 @@ class PostgresStore:
             pool_size=CONNECTIONS_MAX,
             max_overflow=0,
             pool_pre_ping=False,
+            # What the driver prepares by itself it takes away at each rollback, and with it what a pipeline prepared.
+            connect_args={"prepare_threshold": None},
         )
         self._dbapi: Final = self.engine.dialect.loaded_dbapi
         if not read_only:
@@ -114,18 +117,15 @@ class PostgresStore:
         connection = self.engine.raw_connection()
         driver: Any = connection.driver_connection
         try:
-            # What needs no answer travels with what follows: a fire waits for its reads, and, leaving, for its commit.
-            with driver.pipeline():
-                cursor = driver.cursor()
-                yield AnsweredCursor(cursor, self.engine.dialect)
-                cursor.execute("COMMIT")  # the driver's `commit` waits, and leaving once more
+            # What needs no answer travels with what follows: a fire waits for its reads and its commit alone.
+            pipeline = Pipeline(driver, connection.info.setdefault("prepared", {}))
+            yield AnsweredCursor(pipeline, self.engine.dialect)
+            pipeline.commit()
         except BaseException as error:
             connection.invalidate()
             self._reconnect_after(error)
             raise
         connection.close()
-        if cursor.statusmessage != "COMMIT":  # it is ROLLBACK where a statement failed before
-            raise LedgerError(f"`{self.name}` did not commit")
 
     @contextmanager
     def reading(self) -> Iterator[Cursor]:

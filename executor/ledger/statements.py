@@ -6,7 +6,7 @@ What a statement returns is not yet trusted: see `executor.ledger.wallet`.
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from sqlalchemy import BigInteger, bindparam, delete, extract, func, insert, literal_column, select, union_all, update
 from sqlalchemy import Table as SqlTable
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sqlalchemy import Dialect
-    from sqlalchemy.engine.interfaces import DBAPICursor
     from sqlalchemy.sql.base import Executable
 
-__all__ = ["Cursor", "Statement"]
+__all__ = ["Cursor", "DriverCursor", "Statement"]
 
 Row = tuple[Any, ...]
 
@@ -62,12 +61,25 @@ def _in_places(names: list[str]) -> Callable[[dict[str, Any]], Sequence[Any]]:
     return lambda values: [values[name] for name in names]
 
 
+class DriverCursor(Protocol):
+    """What is asked of a cursor of PEP 249."""
+
+    def execute(self, text: str, values: Sequence[Any], /) -> object:
+        """Run a statement."""
+
+    def fetchone(self) -> Any:  # noqa: ANN401 - a row's types are the statement's
+        """Return the next row of the last statement; None if there is none."""
+
+    def fetchall(self) -> Sequence[Any]:
+        """Return the rows of the last statement that are left."""
+
+
 class Cursor:
     """The driver's cursor within one transaction."""
 
     __slots__ = ("_cursor", "_dialect")
 
-    def __init__(self, cursor: DBAPICursor, dialect: Dialect) -> None:
+    def __init__(self, cursor: DriverCursor, dialect: Dialect) -> None:
         self._cursor = cursor
         self._dialect = dialect
 
@@ -78,7 +90,8 @@ class Cursor:
     def one(self, statement: Statement, /, **values: object) -> Row | None:
         """Return the first row; None if there is none."""
         self._execute(statement, values)
-        return self._cursor.fetchone()
+        row: Row | None = self._cursor.fetchone()
+        return row
 
     def all(self, statement: Statement, /, **values: object) -> list[Row]:
         """Return every row."""

@@ -27,7 +27,7 @@ from executor.prices.quote import FixedPrices
 from executor.reasons import Reason
 from executor.seal import SealKeys
 from tests import postgres
-from tests.support import BONK, JTO, USDC, Setup, key, uuid
+from tests.support import BONK, JTO, USDC, Setup, key, until, uuid
 
 
 def counted(setup):
@@ -264,8 +264,10 @@ class Server:
         self._running.close()
 
     def execute(self, statement):
+        """Run `statement`, and return the rows of its answer, if there are any."""
         with psycopg.connect(postgres.dsn_at(self._port), autocommit=True) as connection:
-            connection.execute(statement)
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
 
 
 @pytest.fixture(scope="module")
@@ -351,6 +353,7 @@ def test_a_server_that_turns_read_only_authorizes_nothing(server, server_setup):
     setup = server_setup
     server.execute("ALTER SYSTEM SET default_transaction_read_only = on")
     server.execute("SELECT pg_reload_conf()")
+    until(lambda: server.execute("SHOW default_transaction_read_only") == [("on",)])
     try:
         refused(setup, 1, "failed: cannot execute .* in a read-only transaction|is needed")
         setup.guard.ledger.engine.dispose()
@@ -358,6 +361,7 @@ def test_a_server_that_turns_read_only_authorizes_nothing(server, server_setup):
     finally:
         server.execute("ALTER SYSTEM RESET default_transaction_read_only")
         server.execute("SELECT pg_reload_conf()")
+        until(lambda: server.execute("SHOW default_transaction_read_only") == [("off",)])
     setup.guard.ledger.engine.dispose()
     assert setup.guard.authorize(setup.request(1)).authorization.attempt == 1
     setup.reopen()
