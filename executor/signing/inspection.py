@@ -99,7 +99,6 @@ def needs(transaction: bytes, authorization: Authorization, tables: Mapping[str,
     if missing:
         return Needs(missing, own)
     accounts = proposal.accounts(tables)
-    writable = proposal.writable(accounts)
     touched: set[Pubkey] = set()
     for each in map(decode, proposal.calls(accounts)):
         if isinstance(each, TokenTransfer):
@@ -107,7 +106,7 @@ def needs(transaction: bytes, authorization: Authorization, tables: Mapping[str,
         elif isinstance(each, AccountClosing):
             touched.add(each.account)
         elif isinstance(each, Opaque):
-            touched.update(writable.intersection(each.accounts))
+            touched.update(proposal.writable(accounts).intersection(each.accounts))
     return Needs((), own.union(map(str, touched)))
 
 

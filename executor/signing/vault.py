@@ -102,7 +102,7 @@ class SessionVault:
         if held is None:
             raise VaultError(f"there is no session key for agent `{agent_id}`")
         key = self._open(view.head.wallet, agent_id, held)
-        if _address(key) != session_pubkey:
+        if bytes(key.verify_key) != keys.decode_key(session_pubkey):
             raise VaultError(f"the session key of agent `{agent_id}` is not the one that was reserved")
         return key.sign(message).signature
 
