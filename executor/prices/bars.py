@@ -8,17 +8,19 @@ nothing.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from executor.prices.tick import INTERVALS_MS, Bar
+from executor.prices.protocol import INTERVALS_MS, Bar
 
 if TYPE_CHECKING:
-    from executor.prices.tick import Tick
+    from executor.prices.protocol import Tick
 
 __all__ = ["LATE_MS_MAX", "Bars"]
 
 LATE_MS_MAX: Final = 1_000
 """How long after the end of an interval a tick of it is waited for."""
+NOTHING: Final = Decimal(0)
 
 
 class Bars:
@@ -28,21 +30,24 @@ class Bars:
         self._open: dict[tuple[str, str, int], _Open] = {}
         self._told_ms = 0
 
-    def take(self, tick: Tick) -> bool:
-        """Count `tick` into its bars; tell whether it counted, and came in time for every one of them."""
+    def take(self, tick: Tick, volume: Decimal = NOTHING) -> bool:
+        """Count `tick` into its bars, and what was traded since the tick before; tell whether it came in time for all.
+
+        `volume` is in the asset; a stream that tells only prices knows none.
+        """
         if tick.stale:
             return False
         in_time = True
         for interval, length_ms in INTERVALS_MS.items():
-            begin_ms = tick.at_ms - tick.at_ms % length_ms
+            begin_ms = tick.ts_ms - tick.ts_ms % length_ms
             if begin_ms + length_ms <= self._told_ms:
                 in_time = False
                 continue
             key = (tick.symbol, interval, begin_ms)
             if key in self._open:
-                self._open[key].count(tick)
+                self._open[key].count(tick, volume)
             else:
-                self._open[key] = _Open(tick)
+                self._open[key] = _Open(tick, volume)
         return in_time
 
     def over(self, now_ms: int) -> list[Bar]:
@@ -58,19 +63,19 @@ class _Open:
 
     __slots__ = ("_first", "_high", "_last", "_low", "_volume")
 
-    def __init__(self, tick: Tick) -> None:
+    def __init__(self, tick: Tick, volume: Decimal) -> None:
         self._first = self._last = tick
         self._high = self._low = tick.price_usd
-        self._volume = tick.volume
+        self._volume = volume
 
-    def count(self, tick: Tick) -> None:
-        if tick.at_ms < self._first.at_ms:
+    def count(self, tick: Tick, volume: Decimal) -> None:
+        if tick.ts_ms < self._first.ts_ms:
             self._first = tick
-        if tick.at_ms >= self._last.at_ms:
+        if tick.ts_ms >= self._last.ts_ms:
             self._last = tick
         self._high = max(self._high, tick.price_usd)
         self._low = min(self._low, tick.price_usd)
-        self._volume += tick.volume
+        self._volume += volume
 
     def bar(self, symbol: str, interval: str, at_ms: int) -> Bar:
         opened, closed = self._first.price_usd, self._last.price_usd

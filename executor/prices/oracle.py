@@ -16,7 +16,7 @@ from decimal import Decimal
 from statistics import median
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from executor.prices.tick import Tick
+from executor.prices.protocol import Tick
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,37 +82,37 @@ class _Asset:
         before = self._last.get(tick.source)
         if tick.source not in self._feed.sources or not (tick.price_usd.is_finite() and tick.price_usd > 0):
             return None
-        if tick.at_ms > now_ms + FUTURE_MS_MAX or (before is not None and tick.at_ms < before.at_ms):
+        if tick.ts_ms > now_ms + FUTURE_MS_MAX or (before is not None and tick.ts_ms < before.ts_ms):
             return None
         if before is None or self._is_near(tick.price_usd, before.price_usd):
             self._jumped.discard(tick.source)
         else:
             self._jumped.add(tick.source)
         self._last[tick.source] = tick
-        return self._tell(now_ms, tick.volume)
+        return self._tell(now_ms)
 
     def look(self, now_ms: int) -> Tick | None:
         before = self._told
-        after = self._tell(now_ms, Decimal(0))
+        after = self._tell(now_ms)
         changed = after is not None and before is not None and after.stale != before.stale
         return after if changed else None
 
-    def _tell(self, now_ms: int, volume: Decimal) -> Tick | None:
+    def _tell(self, now_ms: int) -> Tick | None:
         counting = self._count(now_ms)
         if self._counting - counting.keys():
             self._fail_over(now_ms)
         self._counting = frozenset(counting)
         if counting:
             first = next(source for source in self._feed.sources if source in counting)
-            newest = max(tick.at_ms for tick in counting.values())
+            newest = max(tick.ts_ms for tick in counting.values())
             if self._feed.merge == "median":
                 price = Decimal(median(tick.price_usd for tick in counting.values()))
-                merged = Tick(self._symbol, price, newest, "median", volume=volume)
+                merged = Tick(self._symbol, price, newest, "median", stale=False)
             else:
-                merged = counting[first]._replace(volume=volume)
+                merged = counting[first]
             self._told = merged._replace(stale=now_ms < self._open_until_ms)
         elif self._told is not None:
-            self._told = self._told._replace(stale=True, volume=volume)
+            self._told = self._told._replace(stale=True)
         return self._told
 
     def _count(self, now_ms: int) -> dict[str, Tick]:
@@ -120,7 +120,7 @@ class _Asset:
         fresh = {
             source: tick
             for source, tick in self._last.items()
-            if not tick.stale and now_ms - tick.at_ms <= self._feed.age_ms_max
+            if not tick.stale and now_ms - tick.ts_ms <= self._feed.age_ms_max
         }
         if not fresh:
             return {}

@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from executor.prices.bars import LATE_MS_MAX, Bars
-from executor.prices.tick import INTERVALS_MS, Bar, Tick
+from executor.prices.protocol import INTERVALS_MS, Bar, Tick
 
 DAY = 1_777_680_000_000  # 2026-05-02T00:00:00Z
 MINUTE = 60_000
 
 
-def tick(at_ms, price, symbol="SOL", **fields):
-    return Tick(symbol, Decimal(price), at_ms, "pyth", **fields)
+def tick(at_ms, price, symbol="SOL", *, stale=False):
+    return Tick(symbol, Decimal(price), at_ms, "pyth", stale)
 
 
 def minutes(bars):
@@ -23,7 +23,7 @@ def minutes(bars):
 def test_a_bar_has_the_first_the_last_and_the_extremes_of_its_interval():
     bars = Bars()
     for second, price in ((1, "5"), (2, "9"), (3, "2"), (59, "4")):
-        bars.take(tick(DAY + second * 1_000, price, volume=Decimal("0.5")))
+        bars.take(tick(DAY + second * 1_000, price), Decimal("0.5"))
     assert bars.over(DAY + MINUTE + LATE_MS_MAX - 1) == []
     (bar,) = bars.over(DAY + MINUTE + LATE_MS_MAX)
     assert bar == Bar("SOL", "1m", Decimal(5), Decimal(9), Decimal(2), Decimal(4), Decimal(2), DAY)
@@ -35,14 +35,14 @@ def test_the_end_of_an_interval_belongs_to_the_next():
     bars.take(tick(DAY + MINUTE - 1, "1"))
     bars.take(tick(DAY + MINUTE, "2"))
     first, second = minutes(bars.over(DAY + 3 * MINUTE))
-    assert (first.at_ms, first.close, second.at_ms, second.open) == (DAY, 1, DAY + MINUTE, 2)
+    assert (first.ts_ms, first.close, second.ts_ms, second.open) == (DAY, 1, DAY + MINUTE, 2)
 
 
 def test_an_interval_without_ticks_has_no_bar():
     bars = Bars()
     bars.take(tick(DAY, "1"))
     bars.take(tick(DAY + 3 * MINUTE, "2"))
-    assert [bar.at_ms for bar in minutes(bars.over(DAY + 5 * MINUTE))] == [DAY, DAY + 3 * MINUTE]
+    assert [bar.ts_ms for bar in minutes(bars.over(DAY + 5 * MINUTE))] == [DAY, DAY + 3 * MINUTE]
 
 
 def test_a_tick_that_was_a_moment_on_the_way_still_counts_and_one_that_was_longer_does_not():
@@ -77,13 +77,13 @@ def test_every_bar_is_what_its_ticks_say(seen):
     bars, ticks = Bars(), [tick(DAY + at, price, symbol) for at, price, symbol in sorted(seen)]
     told = []
     for each in ticks:
-        told += bars.over(each.at_ms)
+        told += bars.over(each.ts_ms)
         assert bars.take(each)
     told += bars.over(DAY + 10 * INTERVALS_MS["1d"])
     groups = {}
     for each in ticks:
         for interval, length in INTERVALS_MS.items():
-            groups.setdefault((each.symbol, interval, each.at_ms - each.at_ms % length), []).append(each.price_usd)
+            groups.setdefault((each.symbol, interval, each.ts_ms - each.ts_ms % length), []).append(each.price_usd)
     expected = {
         Bar(symbol, interval, prices[0], max(prices), min(prices), prices[-1], Decimal(0), at_ms)
         for (symbol, interval, at_ms), prices in groups.items()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from executor.prices.oracle import BREAKER_MS, FUTURE_MS_MAX, Feed, Oracle
-from executor.prices.tick import Tick
+from executor.prices.protocol import Tick
 from tests.support import T0
 
 SOURCES = ("pyth", "switchboard", "desk")
@@ -18,8 +18,8 @@ def oracle(**feed):
     return Oracle({"SOL": Feed(**{"sources": SOURCES, "age_ms_max": AGE_MS, **feed})})
 
 
-def tick(source, price, at_ms=T0, **fields):
-    return Tick("SOL", Decimal(price), at_ms, source, **fields)
+def tick(source, price, at_ms=T0, *, stale=False):
+    return Tick("SOL", Decimal(price), at_ms, source, stale)
 
 
 def told(oracle, *ticks, now_ms=T0):
@@ -72,7 +72,7 @@ def test_when_all_stall_the_last_price_is_told_as_stale_once():
     one.take(tick("pyth", "100"), T0)
     assert one.look(T0 + AGE_MS) == []
     (answer,) = one.look(T0 + AGE_MS + 1)
-    assert (answer.price_usd, answer.at_ms, answer.stale) == (100, T0, True)
+    assert (answer.price_usd, answer.ts_ms, answer.stale) == (100, T0, True)
     assert one.look(T0 + AGE_MS + 2) == []
 
 
@@ -172,8 +172,8 @@ def test_a_price_to_trade_on_is_fresh_and_borne_out_by_most(moves, merge):
         last[source] = said
         if answer.stale:
             continue
-        fresh = [each.price_usd for each in last.values() if not each.stale and now_ms - each.at_ms <= AGE_MS]
+        fresh = [each.price_usd for each in last.values() if not each.stale and now_ms - each.ts_ms <= AGE_MS]
         near = [each for each in fresh if abs(each - answer.price_usd) * 100 <= 4 * max(each, answer.price_usd)]
         assert min(fresh) <= answer.price_usd <= max(fresh)
         assert 2 * len(near) > len(fresh)
-        assert now_ms - answer.at_ms <= AGE_MS
+        assert now_ms - answer.ts_ms <= AGE_MS
