@@ -23,16 +23,17 @@ from executor.assets import KnownAssets
 from executor.audit import check_ledger
 from executor.checkpoint import find_rollbacks, write_checkpoint
 from executor.decide import Refused
-from executor.errors import ExecutorError, LedgerError, LedgerTampered
+from executor.errors import ExecutorError, LedgerError, LedgerInUse, LedgerTampered
 from executor.guard import Guard
 from executor.halts import EVERYTHING, Halt, Halter, Scope
 from executor.ledger import Ledger
 from executor.ledger.clock import APART_MS_MAX
-from executor.lifecycle import AttemptState
 from executor.limits import Limits
+from executor.operations import Halted, OperationsHere, signatures_in_doubt
 from executor.prices.quote import FixedPrices, Quote
 from executor.request import FireRequest
 from executor.seal import SEAL_KEY_BYTES, SealKeys
+from executor.service.calls import operator_socket_path
 from executor.status import show, status_of
 from executor.traces import load, replay, traces_folder
 from permits import LocalSigner, PermitError, SignerError, keys, timestamp
@@ -40,7 +41,9 @@ from permits.canonical import parse
 from permits.model import UUID_PATTERN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
+
+    from executor.operations import Operations
 
 __all__ = ["main"]
 
@@ -79,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(f"this command needs the extra `{extra}`, and more: pip install 'holdfire[all]'", status=2)
     except _Misuse as error:
+        return _fail(str(error), status=2)
+    except LedgerInUse as error:
         return _fail(str(error), status=2)
     except ExecutorError as error:
         return _fail(str(error), status=parsed.fault)
@@ -121,13 +126,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_funding(commands)
 
     limits = commands.add_parser("limits", help="show what every user is held to, or change it")
-    _add_ledger(limits, required=False)
+    _add_operations(limits)
     limits.set_defaults(run=_show_limits)
     changing = limits.add_subparsers(metavar="COMMAND").add_parser(
         "set", help="change it for everybody, from this moment on"
     )
     changing.add_argument("changes", type=_pair, nargs="+", metavar="NAME=VALUE", help="such as executions_per_24h=100")
-    _add_ledger(changing)
+    _add_operations(changing)
     changing.add_argument("--yes", action="store_true", help="do it; else it is only shown")
     changing.set_defaults(run=_set_limits)
     _add_traces(commands)
@@ -168,12 +173,12 @@ def _add_halts(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     halt = commands.add_parser("halt", help="let nothing fire, as the operator, until that is lifted")
     halt.add_argument("scope", type=_scope, metavar="SCOPE", help=scope_help)
     halt.add_argument("--why", required=True, help="told with every refusal: 1 to 200 characters")
-    _add_ledger(halt)
+    _add_operations(halt)
     halt.set_defaults(run=_halt)
 
     lift = commands.add_parser("lift", help="lift the operator's halt of exactly this scope")
     lift.add_argument("scope", type=_scope, metavar="SCOPE", help=scope_help)
-    _add_ledger(lift)
+    _add_operations(lift)
     lift.set_defaults(run=_lift)
 
 
@@ -181,7 +186,7 @@ def _add_funding(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     funding = commands.add_parser("funding", help="whether the operator's lamports are for a wallet's agents")
     funding.add_argument("verb", choices=["allow", "deny"])
     funding.add_argument("wallet", type=_wallet, help="the user's wallet")
-    _add_ledger(funding)
+    _add_operations(funding)
     funding.set_defaults(run=_set_fundable)
 
 
@@ -201,6 +206,12 @@ def _add_ledger(parser: argparse.ArgumentParser, *, required: bool = True) -> No
         "--db", type=_database, required=required, default=argparse.SUPPRESS, metavar="LEDGER", help=LEDGER_HELP
     )
     _add_seal_key(parser, required=required)
+
+
+def _add_operations(parser: argparse.ArgumentParser) -> None:
+    _add_ledger(parser, required=False)
+    help_ = "the operator socket of a running service (default: LEDGER.operator.sock, if one holds the SQLite file)"
+    parser.add_argument("--socket", type=Path, default=argparse.SUPPRESS, metavar="FILE", help=help_)
 
 
 def _add_seal_key(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -308,53 +319,47 @@ def _prices(arguments: argparse.Namespace) -> FixedPrices:
 
 
 def _halt(arguments: argparse.Namespace) -> int:
-    scope, by = arguments.scope, Halter.OPERATOR
+    scope = arguments.scope
     with _given("--why"):
-        halt = Halt(wallet=scope.wallet, agent_id=scope.agent_id, by=by, why=arguments.why, at_ms=0)
-    with _ledger(arguments, writing=True) as ledger:
-        guard = _guard(ledger)
-        signatures: Sequence[str] = guard.halt(scope, by, halt.why)
-        _show_halt(halt, _signatures_in_doubt(guard) if scope == EVERYTHING else signatures)
+        halt = Halt(wallet=scope.wallet, agent_id=scope.agent_id, by=Halter.OPERATOR, why=arguments.why, at_ms=0)
+    with _operations(arguments) as operations:
+        _show_halt(halt, operations.halt(scope, halt.why))
     return 0
 
 
-def _show_halt(halt: Halt, may_land: Iterable[str]) -> None:
+def _show_halt(halt: Halt, halted: Halted) -> None:
     print(f"halted: {halt}")
-    for signature in may_land:
+    for signature in halted.may_still_land:
         print(f"may still land: {signature}")
-
-
-def _signatures_in_doubt(guard: Guard) -> Iterator[str]:
-    for _, execution in guard.in_doubt():
-        if execution.state is AttemptState.SIGNED:
-            yield execution.steps[-1].entry.body["txSignature"]
+    if halted.more:
+        print("may still land: more of them, which this doesn't list")
 
 
 def _lift(arguments: argparse.Namespace) -> int:
-    with _ledger(arguments, writing=True) as ledger:
-        lifted = _guard(ledger).lift(arguments.scope, Halter.OPERATOR)
+    with _operations(arguments) as operations:
+        lifted = operations.lift(arguments.scope)
     print("lifted" if lifted else "the operator has no halt of exactly that")
     return 0 if lifted else 1
 
 
 def _set_fundable(arguments: argparse.Namespace) -> int:
-    with _ledger(arguments, writing=True) as ledger:
-        if not _guard(ledger).set_fundable(arguments.wallet, fundable=arguments.verb == "allow"):
+    with _operations(arguments) as operations:
+        if not operations.set_fundable(arguments.wallet, fundable=arguments.verb == "allow"):
             print("as it was")
     return 0
 
 
 def _show_limits(arguments: argparse.Namespace) -> int:
-    with _ledger(arguments) as ledger:
-        for name, value in ledger.limits:
+    with _operations(arguments, writing=False) as operations:
+        for name, value in operations.limits():
             print(f"{name}={_shown(value)}")
     return 0
 
 
 def _set_limits(arguments: argparse.Namespace) -> int:
     changes = {name: _limit(name, value) for name, value in arguments.changes}
-    with _ledger(arguments, writing=arguments.yes) as ledger:
-        held = ledger.limits
+    with _operations(arguments, writing=arguments.yes) as operations:
+        held = operations.limits()
         with _given("the limits"):
             limits = Limits.model_validate({**dict(held), **changes})
         changed = [name for name, value in limits if value != getattr(held, name)]
@@ -362,7 +367,7 @@ def _set_limits(arguments: argparse.Namespace) -> int:
             print(f"{name}: {_shown(getattr(held, name))} -> {_shown(getattr(limits, name))}")
         if not arguments.yes:
             raise _Misuse("nothing was changed: add --yes to do it")
-        ledger.change_limits(limits)
+        operations.change_limits(limits)
     return 0
 
 
@@ -470,8 +475,32 @@ def _restored(arguments: argparse.Namespace) -> int:
     with _ledger(arguments, writing=True) as ledger:
         guard = _guard(ledger)
         print(f"event ids begin with {guard.mark_restored()}")
-        _show_halt(guard.halts()[-1], _signatures_in_doubt(guard))
+        _show_halt(guard.halts()[-1], Halted(signatures_in_doubt(guard)))
     return 0
+
+
+@contextmanager
+def _operations(arguments: argparse.Namespace, *, writing: bool = True) -> Iterator[Operations]:
+    """Lend the operator's hand: on the ledger itself, or through the service that is named or holds the SQLite file."""
+    if "socket" in arguments:
+        yield _operations_there(arguments.socket)
+        return
+    try:
+        ledger = _ledger(arguments, writing=writing)
+    except LedgerInUse as held:
+        path = operator_socket_path(Path(held.path))
+        if not path.is_socket():
+            raise _Misuse(f"{held}, which doesn't listen at `{path}`") from None
+        yield _operations_there(path)
+        return
+    with ledger:
+        yield OperationsHere(_guard(ledger))
+
+
+def _operations_there(path: Path) -> Operations:
+    from executor.service.client.operator import OperationsThere  # noqa: PLC0415 - what lies beside it needs an extra
+
+    return OperationsThere(path)
 
 
 def _ledger(arguments: argparse.Namespace, *, writing: bool = False) -> Ledger:
@@ -486,7 +515,7 @@ def _ledger(arguments: argparse.Namespace, *, writing: bool = False) -> Ledger:
             return ledger
         ledger.close()
         return Ledger.open(arguments.db, seal_keys=seal_keys)
-    except LedgerTampered:
+    except (LedgerTampered, LedgerInUse):
         raise
     except LedgerError as error:
         raise _Misuse(str(error)) from None

@@ -5,6 +5,7 @@ state doesn't allow, a transaction that isn't the authorized one. Each leaves no
 
     ExecutorError
     ├── LedgerError            the ledger can't be opened or used
+    │   ├── LedgerInUse        another process holds the SQLite file
     │   ├── LedgerTampered     what it holds was not written by a holder of the seal key
     │   ├── ClockUntrusted     clocks are more than 2 s apart; nothing is decided on such a clock
     │   └── UnknownWallet      the ledger has nothing of this wallet
@@ -24,6 +25,7 @@ __all__ = [
     "ExecutorError",
     "IllegalTransition",
     "LedgerError",
+    "LedgerInUse",
     "LedgerTampered",
     "TransactionRefused",
     "UnknownWallet",
@@ -37,6 +39,14 @@ class ExecutorError(Exception):
 
 class LedgerError(ExecutorError):
     """The ledger can't be opened or used; the text says why and names the file."""
+
+
+class LedgerInUse(LedgerError):
+    """Another process holds the SQLite file at `path`; the text says which."""
+
+    def __init__(self, path: str, holder: str) -> None:
+        super().__init__(f"`{path}` is in use by process {holder}")
+        self.path = path
 
 
 class LedgerTampered(LedgerError):

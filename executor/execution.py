@@ -52,8 +52,9 @@ class Executor:
         self._guard = guard
         self._gate = gate
         self._chain = chain
-        self._rails = {rail.name: rail for rail in rails}
-        self.settlement: Final = Settlement(guard, chain, self._rails.values())
+        self.rails: Final = {rail.name: rail for rail in rails}
+        """Those that a request may name."""
+        self.settlement: Final = Settlement(guard, chain, self.rails.values())
         """What takes up an execution where it was left."""
 
     async def fire(self, request: FireRequest) -> Outcome:
@@ -67,7 +68,7 @@ class Executor:
             LedgerError, VaultError: a fault; the execution stands as the ledger says.
 
         """
-        if request.rail not in self._rails:
+        if request.rail not in self.rails:
             raise ChainError(f"there is no rail `{request.rail}`")
         decision = await self._guard.authorize(request)
         if decision.outcome == "allowed" and decision.authorization is not None:
@@ -82,7 +83,7 @@ class Executor:
 
     async def _carry_out(self, authorization: Authorization) -> None:
         wallet, execution_id = authorization.wallet, authorization.execution_id
-        rail = self._rails[authorization.rail]
+        rail = self.rails[authorization.rail]
         try:
             blockhash = await self._chain.latest_blockhash()
             async with asyncio.timeout(RAIL_S_MAX):

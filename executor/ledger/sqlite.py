@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from sqlalchemy import URL, create_engine, event
 
-from executor.errors import LedgerError
+from executor.errors import LedgerError, LedgerInUse
 from executor.ledger.revision import create_or_require, require
 from executor.ledger.statements import Cursor
 
@@ -178,7 +178,7 @@ def _lock(path: Path) -> int:
     except BlockingIOError:
         holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
         os.close(descriptor)
-        raise LedgerError(f"`{path}` is in use by process {holder}") from None
+        raise LedgerInUse(str(path), holder) from None
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
     return descriptor
