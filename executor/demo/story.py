@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import subprocess
+import sys
 from contextlib import suppress
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 
+import executor
 from executor.audit import check_ledger
 from executor.bounds import Bounds
 from executor.decide import Allowed, Refused
 from executor.demo.world import FLOOR_LAMPORTS, PERMIT_LIFETIME_S, QUOTE_AGE_S_MAX, START_USDC, USDC_UNITS
 from executor.entries import Kind
 from executor.funding import FundingAllowed
+from executor.halts import Scope
 from executor.lifecycle import AgentState, AttemptState
 from executor.rails import TransactionRecord
 from executor.reasons import Reason
-from executor.service import Settings, create_app, serve
+from executor.service import FireSocket, Settings, create_app, serve
+from executor.service.calls import Fired
 from permits import keys, permit_id
 
 if TYPE_CHECKING:
@@ -27,13 +35,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from executor.demo.world import World
-    from executor.execution import Outcome
     from executor.guard import Execution
     from executor.request import FireRequest
 
 __all__ = ["Story"]
 
 LANDINGS: Final = 2
+STRATEGY: Final = Path(__file__).with_name("strategy.py")
 SWEEP_STEPS_MAX: Final = 10
 
 
@@ -68,7 +76,11 @@ class Story:
         self._expect("the agent is paused", self._is_paused())
         await self._refused("a fire while paused", world.request(Decimal(100)), Reason.AGENT_PAUSED)
         self._activate("The wallet signs a new permit of the same scope, and the agent resumes:")
-        await self._fires("sell 250 USDC, exactly the cap", world.request(Decimal(250)))
+        await self._fires(
+            "a strategy in a process of its own sells 250 USDC, exactly the cap",
+            world.request(Decimal(250)),
+            elsewhere=True,
+        )
         await self._trace_back()
         world.guard.stop(world.wallet, world.agent_id)
         await self._refused("the user has stopped the agent", world.request(Decimal(1)), Reason.AGENT_STOPPED)
@@ -102,15 +114,15 @@ class Story:
         self._expect("up to the floor", sol == Decimal(FLOOR_LAMPORTS).scaleb(-9))
         self._console.print(f"  the operator tops the session wallet up to {sol:f} SOL, for fees\n")
 
-    async def _fires(self, title: str, request: FireRequest) -> None:
+    async def _fires(self, title: str, request: FireRequest, *, elsewhere: bool = False) -> None:
         before = self._world.balances(self._world.session_pubkey)
-        outcome = await self._fire(title, request)
+        outcome = await self._fire(title, request, elsewhere=elsewhere)
         after = self._world.balances(self._world.session_pubkey)
         execution = outcome.execution
         landed = execution is not None and execution.state is AttemptState.LANDED
         self._expect(f"it lands: {title}", landed)
         if execution is not None and landed:
-            self._console.print(f"    [green]landed[/] {execution.steps[-1].entry.body['txSignature']}")
+            self._console.print(f"    [green]landed[/] {execution.tx_signature}")
             for symbol in after:
                 self._console.print(f"    {symbol:<5}{before[symbol]:>16f} → {after[symbol]:f}")
 
@@ -131,9 +143,25 @@ class Story:
             for check in decision.checks:
                 self._console.print(f"    [red]{check.reason}[/] limit {check.limit}, found {check.actual}")
 
-    async def _fire(self, title: str, request: FireRequest) -> Outcome:
+    async def _fire(self, title: str, request: FireRequest, *, elsewhere: bool = False) -> Fired:
         self._console.print(f"  [bold]{title}[/] ({request.execution_id})")
-        return await self._world.executor.fire(request)
+        if elsewhere:
+            return await self._fire_elsewhere(request)
+        return Fired.of(*await self._world.executor.fire(request))
+
+    async def _fire_elsewhere(self, request: FireRequest) -> Fired:
+        """Have another process fire. It is given the request and a socket's path, no key and no ledger."""
+        world, path = self._world, self._world.folder / "fire.sock"
+        scopes = [Scope(world.wallet, world.agent_id)]
+        async with FireSocket(path, world.awaited, world.executor, scopes=scopes):
+            strategy = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", STRATEGY, path),
+                env={**os.environ, "PYTHONPATH": str(Path(executor.__file__).parent.parent)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            told, _ = await strategy.communicate(json.dumps(request.to_json_object()).encode())
+        return Fired.from_json_object(json.loads(told))
 
     async def _goes_home(self) -> None:
         """Sweep the session wallet, until its key is gone and all that it held is the user's."""
