@@ -18,6 +18,7 @@ import json
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from executor import sse
 from executor.entries import Kind
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Event(NamedTuple):
 
     def frame(self, event_id: str) -> bytes:
         """Return the event as one frame of a `text/event-stream` (WHATWG HTML, section 9.2)."""
-        return f"id: {event_id}\nevent: {self.name}\ndata: {_json(self.data)}\n\n".encode()
+        return sse.encode(_json(self.data), event=self.name, event_id=event_id)
 
 
 def event_of(entry: Entry) -> Event | None:

@@ -31,7 +31,7 @@ CORE = {
     "executor.events",
     "executor.prices.protocol",
     "executor.prices.quote",
-    "executor.service.sse",
+    "executor.sse",
 }
 """What takes values and returns values. Everything else in `executor` is a shell."""
 
