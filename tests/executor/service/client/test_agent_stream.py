@@ -1,0 +1,261 @@
+"""The client of the event stream against the real service, over sockets that break."""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import threading
+from decimal import Decimal
+
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
+
+from executor.guard import AsyncGuard
+from executor.service import Settings, bind, create_app
+from executor.service.client import AgentStream, AuthenticationError, Reset, StreamRefused, stream
+from executor.service.server import _Server
+from tests.faulty_proxy import FaultyProxy
+
+
+@contextlib.contextmanager
+def served(app, port=0):
+    bound = bind("127.0.0.1", port)
+    server = _Server(app)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+    thread.start()
+    try:
+        yield bound.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def service(setup):
+    return create_app(AsyncGuard(setup.guard), Settings(wallet_address_streams=True))
+
+
+def answering(answer):
+    app = Starlette(routes=[Route("/api/agents/stream", answer)])
+    app.state.close_streams = lambda: None
+    return app
+
+
+def soon(_first_s):
+    return itertools.repeat(0.01)
+
+
+def following(setup, port, **arguments):
+    return AgentStream(f"http://127.0.0.1:{port}", wallet=setup.wallet, delays_s=soon, **arguments)
+
+
+def refuse(setup, *numbers):
+    for number in numbers:
+        setup.guard.authorize(setup.request(number, sell="BONK"))
+
+
+def ids(setup, numbers):
+    return [setup.request(number).execution_id for number in numbers]
+
+
+def taken(items, count):
+    return [item.execution_id for item in itertools.islice(items, count)]
+
+
+def test_it_hands_over_each_event_in_order(setup):
+    setup.activate()
+    refuse(setup, *range(1, 6))
+    with served(service(setup)) as port, contextlib.closing(following(setup, port, from_start=True).sync()) as items:
+        assert taken(items, 5) == ids(setup, range(1, 6))
+        refuse(setup, 6)
+        event = next(items)
+        assert (event.name, event.execution_id) == ("errored", ids(setup, [6])[0])
+        assert event.data["reason"] == "ASSET_NOT_ALLOWED"
+
+
+@pytest.mark.parametrize("size", [150, 333, 700])
+def test_connections_cut_anywhere_lose_and_repeat_nothing(setup, size):
+    """The answer's head and one frame take more than the smallest size, so that some connections tell nothing."""
+    setup.activate()
+    refuse(setup, *range(1, 21))
+    with served(service(setup)) as port, FaultyProxy(port) as proxy:
+        proxy.cut_after = 400 + size
+        with contextlib.closing(following(setup, proxy.port, from_start=True).sync()) as items:
+            assert taken(items, 20) == ids(setup, range(1, 21))
+        assert proxy.connections > 5
+
+
+def test_a_server_that_restarts_loses_and_repeats_nothing(setup):
+    setup.activate()
+    with FaultyProxy(0) as proxy, contextlib.closing(following(setup, proxy.port, from_start=True).sync()) as items:
+        for number in range(1, 4):
+            refuse(setup, number)
+            with served(service(setup)) as port:
+                proxy.target = port
+                assert taken(items, 1) == ids(setup, [number])
+
+
+def test_replicas_in_turn_tell_each_event_once(postgres_setup):
+    setup = postgres_setup
+    setup.activate()
+    with (
+        served(service(setup)) as one,
+        served(service(setup)) as other,
+        FaultyProxy(one) as proxy,
+        contextlib.closing(following(setup, proxy.port, from_start=True).sync()) as items,
+    ):
+        for number in range(1, 7):
+            refuse(setup, number)
+            assert taken(items, 1) == ids(setup, [number])
+            proxy.target = (one, other)[number % 2]
+            proxy.cut()
+
+
+def test_a_mute_connection_is_left(setup, monkeypatch):
+    monkeypatch.setattr(stream, "SILENCE_S_MAX", 0.5)
+    setup.activate()
+    refuse(setup, 1, 2)
+    with served(service(setup)) as port, FaultyProxy(port) as proxy:
+        agent_stream = following(setup, proxy.port, from_start=True)
+
+        @agent_stream.on_error
+        def goes_on(_error):
+            proxy.is_stalled.clear()
+
+        proxy.is_stalled.set()
+        with contextlib.closing(agent_stream.sync()) as items:
+            assert taken(items, 2) == ids(setup, [1, 2])
+        assert proxy.connections >= 2
+
+
+def test_after_a_restore_it_says_so_and_hands_over_only_what_is_new(setup):
+    setup.activate()
+    with served(service(setup)) as port, FaultyProxy(port) as proxy:
+        agent_stream, resets = following(setup, proxy.port, from_start=True), []
+        agent_stream.on_reset(resets.append)
+        with contextlib.closing(agent_stream.sync()) as items:
+            refuse(setup, 1, 2)
+            assert taken(items, 2) == ids(setup, [1, 2])
+            proxy.cut()
+            setup.guard.mark_restored()
+            refuse(setup, 3)
+            reset = next(items)
+            assert isinstance(reset, Reset)
+            assert resets == [reset]
+            assert taken(items, 1) == ids(setup, [3])
+            refuse(setup, 4)
+            assert taken(items, 1) == ids(setup, [4])
+
+
+def test_a_reset_says_from_where_on_memory_suffices(setup, monkeypatch):
+    monkeypatch.setattr(stream, "REMEMBERED_MAX", 2)
+    setup.activate()
+    refuse(setup, *range(1, 6))
+    with served(service(setup)) as port, FaultyProxy(port) as proxy:
+        with contextlib.closing(following(setup, proxy.port, from_start=True).sync()) as items:
+            assert taken(items, 5) == ids(setup, range(1, 6))
+            proxy.cut()
+            epoch = setup.guard.mark_restored()
+            refuse(setup, 6)
+            assert next(items).known_above == f"{epoch}-5"  # the third of the events
+            assert taken(items, 1) == ids(setup, [6])
+
+
+def test_handlers_are_told_and_their_exceptions_end_nothing(setup, caplog):
+    setup.activate()
+    refuse(setup, 1, 2)
+    told, errors = [], []
+
+    async def follow(port):
+        async with following(setup, port, from_start=True) as agent_stream:
+
+            @agent_stream.on("errored")
+            async def fails(event):
+                told.append(event.execution_id)
+                raise LookupError("in a handler")
+
+            agent_stream.on_error(errors.append)
+            async for _event in agent_stream:
+                if len(told) == 2:
+                    return
+
+    with served(service(setup)) as port, caplog.at_level(logging.ERROR, "executor.service.client"):
+        asyncio.run(follow(port))
+    assert told == ids(setup, [1, 2])
+    assert [str(error) for error in errors] == ["in a handler"] * 2
+    assert "a handler of `errored` failed" in caplog.text
+
+
+def test_a_token_is_fetched_for_each_connection_and_refused_twice_is_an_error(setup):
+    seen = []
+
+    async def answer(request):
+        seen.append(request.headers["authorization"])
+        return JSONResponse({"code": "UNAUTHENTICATED", "detail": "no"}, 401)
+
+    tokens = itertools.count()
+    with served(answering(answer)) as port:
+        agent_stream = following(setup, port, token=lambda: f"token{next(tokens)}")
+        with pytest.raises(AuthenticationError, match="401 UNAUTHENTICATED: no"):
+            next(agent_stream.sync())
+    assert seen == ["Bearer token0", "Bearer token1"]
+
+
+def test_a_refusal_that_stays_is_told(setup):
+    with served(service(setup)) as port:
+        agent_stream = AgentStream(f"http://127.0.0.1:{port}", wallet="nobody")
+        with pytest.raises(StreamRefused, match="400 .*walletAddress"):
+            next(agent_stream.sync())
+
+
+def test_it_comes_back_after_what_passes(setup):
+    """429, 503, something that is no event stream, and an id that is none."""
+    answers = [
+        PlainTextResponse("", 429, {"Retry-After": "0"}),
+        PlainTextResponse("", 503),
+        PlainTextResponse("<html>", 200),
+        PlainTextResponse("id: 7\ndata: {}\n\n", 200, media_type="text/event-stream"),
+        PlainTextResponse(
+            'id: 00000000000000aa-7\nevent: executed\ndata: {"executionId":"e","filledAmount":1.10,"feeUsd":2}\n\n',
+            200,
+            media_type="text/event-stream",
+        ),
+    ]
+    left = iter(answers)
+    errors = []
+
+    async def answer(_request):
+        return next(left)
+
+    with served(answering(answer)) as port:
+        agent_stream = following(setup, port)
+        agent_stream.on_error(errors.append)
+        with contextlib.closing(agent_stream.sync()) as items:
+            event = next(items)
+    assert event.data == {"executionId": "e", "filledAmount": Decimal("1.10"), "feeUsd": Decimal(2)}
+    assert len(errors) == 4
+
+
+def test_waiting_doubles_up_to_a_minute_and_never_undercuts_the_server():
+    waits = list(itertools.islice(stream.delays_s(2.0, lambda low, _high: low), 8))
+    assert waits == [2, 4, 8, 16, 32, 60, 60, 60]
+    waits = list(itertools.islice(stream.delays_s(2.0, lambda _low, high: high), 3))
+    assert waits == [3, 6, 12]
+
+
+def test_an_id_that_is_none_is_not_taken(setup):
+    with pytest.raises(ValueError, match="not the id"):
+        following(setup, 1, last_event_id="7")
+
+
+def test_leaving_closes_the_connection_at_once_and_leaves_no_thread(setup):
+    setup.activate()
+    refuse(setup, 1)
+    with served(service(setup)) as port:
+        before = threading.active_count()
+        items = following(setup, port, from_start=True).sync()
+        next(items)
+        items.close()
+        assert threading.active_count() <= before + 1  # the server's own
