@@ -12,8 +12,8 @@ class FaultyProxy:
         self.target = target
         self.cut_after = None
         """Close each connection after so many bytes of the answer, wherever in a frame that is; None: never."""
-        self.is_stalled = threading.Event()
-        """While set, answers stop, and the connection stays open."""
+        self._flows = threading.Event()
+        self._flows.set()
         self.connections = 0
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
@@ -27,8 +27,16 @@ class FaultyProxy:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
+    def stall(self):
+        """Pass nothing on any longer, with every connection open."""
+        self._flows.clear()
+
+    def flow(self):
+        """Pass on again, what was held back too."""
+        self._flows.set()
+
     def close(self):
-        self.is_stalled.clear()
+        self.flow()
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._threads[0].join(60)
@@ -66,13 +74,9 @@ class FaultyProxy:
         self._threads[-1].start()
 
     def _pass_on(self, source, sink, left):
-        is_answer = self.is_stalled
         with contextlib.suppress(OSError):
             while left != 0 and (data := source.recv(4096 if left is None else min(4096, left))):
-                while is_answer.is_set():
-                    if not source.getsockname():  # closed meanwhile
-                        return
-                    threading.Event().wait(0.01)
+                self._flows.wait()
                 sink.sendall(data)
                 left = None if left is None else left - len(data)
         for each in (source, sink):

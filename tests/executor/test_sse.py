@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a case is a line
 """Server-sent events by the rules of WHATWG HTML, section 9.2, in whatever pieces they come."""
 
 import re
@@ -146,7 +147,7 @@ def test_what_never_ends_is_an_error_after_the_events_before_it(endless, size, m
     def read():
         for at in range(0, len(stream), size):
             for event in decoder.feed(stream[at : at + size]):
-                events.append(event)  # not `extend`: those before the error are kept
+                events.append(event)  # noqa: PERF402 - not `extend`: those before the error are kept
 
     with pytest.raises(StreamTooLong):
         read()
