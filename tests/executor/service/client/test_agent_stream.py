@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import re
 import threading
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
@@ -273,3 +275,29 @@ def test_leaving_closes_the_connection_at_once_and_leaves_no_thread(setup):
         items.close()
         assert left.wait(5)
         assert threading.active_count() == before
+
+
+PAGE = Path(__file__).parents[4] / "docs" / "how-to" / "follow-events-in-python.md"
+
+
+def test_the_how_tos_snippet_hears_a_real_event(setup, capsys):
+    """Its service and its token replaced by the test's."""
+    setup.activate()
+    refuse(setup, 1)
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    with served(service(setup)) as port:
+        own = f'"http://127.0.0.1:{port}", wallet="{setup.wallet}", from_start=True'
+        page = {}
+        exec(snippet.replace('"https://holdfire.example", token=lambda: "a fresh JWT"', own), page)  # noqa: S102 - ours
+
+        async def until_told():
+            following = asyncio.create_task(page["follow"]())
+            async with asyncio.timeout(60):
+                said = ""
+                while "refused: ASSET_NOT_WHITELISTED" not in said:
+                    await asyncio.sleep(0.01)
+                    said += capsys.readouterr().out
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+        asyncio.run(until_told())
