@@ -1,82 +1,101 @@
-"""Bars built from ticks: open, high, low and close of each interval, told once, when it is over.
+"""Bars: what each interval saw of one symbol, from ticks.
 
-A bar belongs to the interval in which its ticks were seen by their source, whenever they came. It is told `LATE_MS_MAX`
-after its interval's end, so that a tick which was a moment on the way still counts; one that comes later than that is
-left out: what was told doesn't change. An interval without ticks has no bar: none is made up. Stale ticks count for
-nothing.
+An interval of `5m` begins at each whole five minutes of Unix time and includes its beginning, not its end. Its bar is
+made of the ticks whose own time lies in it, whenever they arrive:
+
+- A bar closes when a tick of its symbol comes whose time lies past its end, or 2 s after its end by the clock.
+- A tick that comes after its bar closed is late: no bar changes. One that is out of order in an open bar counts for
+  high, low, volume and, if it is the earliest, open; never for close.
+- An interval without a tick has no bar. Nothing is made up, so the next bar may begin where no bar ended.
+- A tick flagged stale, or from more than 2 s ahead of the clock, is in no bar.
 """
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from executor.prices.protocol import INTERVALS_MS, Bar
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from executor.prices.protocol import Tick
 
-__all__ = ["LATE_MS_MAX", "Bars"]
+__all__ = ["Bars"]
 
-LATE_MS_MAX: Final = 1_000
-"""How long after the end of an interval a tick of it is waited for."""
-NOTHING: Final = Decimal(0)
+GRACE_MS: Final = 2_000
+"""How long after its end a bar waits for ticks under way."""
 
-
-class Bars:
-    """The bars under way, of every asset and interval."""
-
-    def __init__(self) -> None:
-        self._open: dict[tuple[str, str, int], _Open] = {}
-        self._told_ms = 0
-
-    def take(self, tick: Tick, volume: Decimal = NOTHING) -> bool:
-        """Count `tick` into its bars, and what was traded since the tick before; tell whether it came in time for all.
-
-        `volume` is in the asset; a stream that tells only prices knows none.
-        """
-        if tick.stale:
-            return False
-        in_time = True
-        for interval, length_ms in INTERVALS_MS.items():
-            begin_ms = tick.ts_ms - tick.ts_ms % length_ms
-            if begin_ms + length_ms <= self._told_ms:
-                in_time = False
-                continue
-            key = (tick.symbol, interval, begin_ms)
-            if key in self._open:
-                self._open[key].count(tick, volume)
-            else:
-                self._open[key] = _Open(tick, volume)
-        return in_time
-
-    def over(self, now_ms: int) -> list[Bar]:
-        """Return the bars that are over, in the order of their ends, shorter ones first; each is returned once."""
-        self._told_ms = max(self._told_ms, now_ms - LATE_MS_MAX)
-        ends = {key: key[2] + INTERVALS_MS[key[1]] for key in self._open}
-        over = sorted((end_ms, INTERVALS_MS[key[1]], key) for key, end_ms in ends.items() if end_ms <= self._told_ms)
-        return [self._open.pop(key).bar(*key) for _, _, key in over]
+AHEAD_MS_MAX: Final = 2_000
+"""A tick further ahead would close bars that others are still to fill."""
 
 
 class _Open:
-    """A bar under way."""
+    """A bar that still takes ticks."""
 
-    __slots__ = ("_first", "_high", "_last", "_low", "_volume")
+    __slots__ = ("close", "first_ms", "high", "last_ms", "low", "open", "start_ms", "volume")
 
-    def __init__(self, tick: Tick, volume: Decimal) -> None:
-        self._first = self._last = tick
-        self._high = self._low = tick.price_usd
-        self._volume = volume
+    def __init__(self, start_ms: int, tick: Tick, volume: Decimal) -> None:
+        self.start_ms = start_ms
+        self.open = self.high = self.low = self.close = tick.price_usd
+        self.first_ms = self.last_ms = tick.ts_ms
+        self.volume = volume
 
-    def count(self, tick: Tick, volume: Decimal) -> None:
-        if tick.ts_ms < self._first.ts_ms:
-            self._first = tick
-        if tick.ts_ms >= self._last.ts_ms:
-            self._last = tick
-        self._high = max(self._high, tick.price_usd)
-        self._low = min(self._low, tick.price_usd)
-        self._volume += volume
+    def add(self, tick: Tick, volume: Decimal) -> None:
+        self.high = max(self.high, tick.price_usd)
+        self.low = min(self.low, tick.price_usd)
+        self.volume += volume
+        if tick.ts_ms < self.first_ms:
+            self.first_ms, self.open = tick.ts_ms, tick.price_usd
+        if tick.ts_ms >= self.last_ms:
+            self.last_ms, self.close = tick.ts_ms, tick.price_usd
 
-    def bar(self, symbol: str, interval: str, at_ms: int) -> Bar:
-        opened, closed = self._first.price_usd, self._last.price_usd
-        return Bar(symbol, interval, opened, self._high, self._low, closed, self._volume, at_ms)
+    def closed(self, symbol: str, interval: str) -> Bar:
+        return Bar(symbol, interval, self.open, self.high, self.low, self.close, self.volume, self.start_ms)
+
+
+class Bars:
+    """The open bars of all symbols, of all six intervals."""
+
+    def __init__(self) -> None:
+        self.late = 0
+        """How many ticks came after their 1m bar had closed."""
+        self._open: dict[tuple[str, str], _Open] = {}
+        self._closed_until_ms: dict[tuple[str, str], int] = {}
+
+    def add(self, tick: Tick, volume: Decimal, now_ms: int) -> list[Bar]:
+        """Count `tick` in, with what was traded at it, and return the bars that it closed, the shortest first."""
+        if tick.stale or tick.ts_ms > now_ms + AHEAD_MS_MAX:
+            return []
+        closed = []
+        for interval, length_ms in INTERVALS_MS.items():
+            key = (tick.symbol, interval)
+            start_ms = tick.ts_ms - tick.ts_ms % length_ms
+            if start_ms < self._closed_until_ms.get(key, 0):
+                self.late += interval == "1m"
+                continue
+            bar = self._open.get(key)
+            if bar is not None and start_ms > bar.start_ms:
+                closed.append(self._close(key, bar))
+                bar = None
+            if bar is None:
+                self._open[key] = _Open(start_ms, tick, volume)
+            elif start_ms == bar.start_ms:
+                bar.add(tick, volume)
+            else:
+                self.late += interval == "1m"
+        return closed
+
+    def close_until(self, now_ms: int) -> list[Bar]:
+        """Return the bars whose time is over at `now_ms`, in the order of their ends."""
+        over = [
+            (bar.start_ms + INTERVALS_MS[key[1]], key, bar)
+            for key, bar in self._open.items()
+            if bar.start_ms + INTERVALS_MS[key[1]] + GRACE_MS <= now_ms
+        ]
+        return [self._close(key, bar) for _, key, bar in sorted(over, key=lambda each: each[0])]
+
+    def _close(self, key: tuple[str, str], bar: _Open) -> Bar:
+        del self._open[key]
+        self._closed_until_ms[key] = bar.start_ms + INTERVALS_MS[key[1]]
+        return bar.closed(*key)
