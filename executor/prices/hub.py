@@ -176,7 +176,7 @@ class Hub:
         return release
 
     def join(self, wire: Wire, subject: Subject, credential: str) -> Connection | None:
-        """Greet a client whose socket has its place; None: the tier's connections are taken, so it was told and closed."""
+        """Greet a client whose socket has its place; None: its tier has no more, so it was told, and closed."""
         if self._open_by_subject[subject.name] >= subject.tier.connections_max:
             wire.write(framed(Failure(ErrorCode.SYMBOL_LIMIT, "Tier cap reached").encode()))
             wire.close(CloseCode.SYMBOL_LIMIT, "too many connections")

@@ -117,13 +117,13 @@ class _Endpoint:
             return
         claimed = self._hub.claim(scope["client"][0])
         if isinstance(claimed, Refusal):
-            await _refuse(send, claimed)
+            await _refuse(wire, send, claimed)
             return
         wire.on_lost = claimed
         credential = _credential(scope)
         subject = None if credential is None else self._hub.authenticator.authenticate(credential)
         if credential is None or subject is None:
-            await _refuse(send, Refusal(401, "UNAUTHENTICATED", "a valid token or API key is required", 0))
+            await _refuse(wire, send, Refusal(401, "UNAUTHENTICATED", "a valid token or API key is required", 0))
             return
         await receive()
         await send({"type": "websocket.accept"})
@@ -186,7 +186,7 @@ def _credential(scope: Scope) -> str | None:
 _IN_QUERY: Final = frozenset({"token", "api_key"})
 
 
-async def _refuse(send: Send, refusal: Refusal) -> None:
+async def _refuse(wire: StreamWire, send: Send, refusal: Refusal) -> None:
     body = f'{{"status":{refusal.status},"code":"{refusal.code}","detail":"{refusal.detail}"}}'.encode()
     headers = [(b"content-type", b"application/problem+json")]
     if refusal.retry_after_s:
@@ -195,3 +195,4 @@ async def _refuse(send: Send, refusal: Refusal) -> None:
         headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": "websocket.http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
+    wire.handshake_complete = True  # else uvicorn logs each refusal as an endpoint that forgot to answer
