@@ -28,6 +28,7 @@ CORE = {
     "executor.funding",
     "executor.entries",
     "executor.seal",
+    "executor.agentexchange.protocol",
     "executor.events",
     "executor.prices.protocol",
     "executor.prices.quote",
@@ -47,7 +48,7 @@ SHELLS = "demo execution rails service settlement signing solana sweeper trace t
 NEEDS_EXTRAS = tuple(f"executor.{name}" for name in SHELLS.split())
 NEEDS_EXTRAS += ("executor.ledger.migrations", "executor.ledger.pipeline", "executor.ledger.upgrade")
 NEEDS_EXTRAS += ("executor.agentexchange",)
-NEEDS_EXTRAS += ("executor.prices.client", "executor.prices.hub", "executor.prices.socket")
+NEEDS_EXTRAS += tuple(f"executor.prices.{name}" for name in ("client", "connection", "hub", "socket"))
 
 
 def modules():
