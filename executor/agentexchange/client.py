@@ -20,7 +20,7 @@ from executor.prices.connection import AuthenticationError, Runner, Target, send
 from executor.prices.handlers import Boxes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from websockets.asyncio.client import ClientConnection
 
@@ -165,7 +165,7 @@ class AgentExchangeWS:
             raise
 
 
-def _channels(wanted: Any) -> list[Channel]:
+def _channels(wanted: Iterable[Channel]) -> list[Channel]:
     """Return what to subscribe to, each once. "all" brings every symbol: with both, each price would come twice."""
     channels = list(dict.fromkeys(wanted))
     has_all = Channel("ticker_all") in channels

@@ -1,7 +1,7 @@
 """What TradeReady's WebSocket says, and what its client says to it, without any I/O.
 
-Messages come in two shapes, nested (`channel`, `symbol`, `data`) and flat (`type`, and the data beside it); handlers get
-one flat dict of either. A message that makes no sense is passed over: this server keeps the socket open after errors.
+Messages come in two shapes, nested (`channel`, `symbol`, `data`) and flat (`type`, and the data beside it); handlers
+get one flat dict of either. A message that makes no sense is passed over: this server keeps the socket open after errors.
 
 >>> Channel("candles", "BTCUSDT", "1m").subscribe()
 '{"action":"subscribe","channel":"candles","symbol":"BTCUSDT","interval":"1m"}'
@@ -16,7 +16,18 @@ import re
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple, NoReturn
 
-__all__ = ["INTERVALS", "PONG", "QUIET_S_MAX", "UNAUTHORIZED", "Channel", "Data", "Problem", "Said", "read", "symbol_of"]
+__all__ = [
+    "INTERVALS",
+    "PONG",
+    "QUIET_S_MAX",
+    "UNAUTHORIZED",
+    "Channel",
+    "Data",
+    "Problem",
+    "Said",
+    "read",
+    "symbol_of",
+]
 
 INTERVALS: Final = ("1m", "5m", "15m", "1h", "4h", "1d")
 

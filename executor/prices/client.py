@@ -6,8 +6,8 @@
 
     await stream.connect()  # or `with stream:`, which runs it in a thread
 
-What is wanted is kept here, and told anew to each connection; where it doesn't fit one, it is spread over as many as the
-tier allows. The frames and each connection's state are `executor.prices.protocol`'s.
+What is wanted is kept here, and told anew to each connection; where it doesn't fit one, it is spread over as many as
+the tier allows. The frames and each connection's state are `executor.prices.protocol`'s.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class PriceStream:
         url: str,
         token: str | Callable[[], str] | Callable[[], Awaitable[str]],
         *,
-        delays: Callable[[], Iterator[float]] = lambda: backoff(random.random),  # noqa: S311 - spreads clients, no secret
+        delays: Callable[[], Iterator[float]] = lambda: backoff(random.random),
     ) -> None:
         """Make a stream; nothing is connected yet.
 
@@ -124,7 +124,7 @@ class PriceStream:
         self._delays = delays
         self._lock = threading.Lock()
         self._wanted: dict[str, None] = {}
-        self._books: list[PriceBook] = []
+        self._at_once: list[Callable[[Tick], object]] = []
         self._handlers: list[tuple[type, Callable[..., Any]]] = []
         self._runner = Runner()
         self._changed: asyncio.Event | None = None
@@ -161,7 +161,7 @@ class PriceStream:
 
     def feed(self, book: PriceBook) -> None:
         """Put every price into `book` as it comes, before any handler sees it."""
-        self._books.append(book)
+        self._at_once.append(book.put)
 
     def on_price(self, handler: Handler) -> Handler:
         """Call `handler` with each `Tick`. Register it before the stream runs."""
@@ -212,7 +212,7 @@ class PriceStream:
     async def __aiter__(self) -> AsyncIterator[Tick]:
         """Run the stream, and yield its prices; of those that come while you are busy, the latest of each symbol."""
         prices = _Latest()
-        self._handlers.append((Tick, prices.put))
+        self._at_once.append(prices.put)
         running = asyncio.create_task(self.connect())
         running.add_done_callback(lambda _: prices.changed.set())
         try:
@@ -224,7 +224,7 @@ class PriceStream:
                     await prices.changed.wait()
             running.result()
         finally:
-            self._handlers.remove((Tick, prices.put))
+            self._at_once.remove(prices.put)
             if not running.done():
                 running.cancel()
                 await asyncio.wait([running])
@@ -242,11 +242,10 @@ class PriceStream:
             for box in errors:
                 box.put(error)
 
-        served = [(kind, _Direct(handler) if isinstance(getattr(handler, "__self__", None), _Latest) else boxes.add(handler, report))
-                  for kind, handler in self._handlers if kind is not Exception]  # fmt: skip
-        fleet = _Fleet(self, served, report)
+        served = [(kind, boxes.add(handler, report)) for kind, handler in self._handlers if kind is not Exception]
+        fleet = _Fleet(self, served, report, changed)
         try:
-            await fleet.run(changed)
+            await fleet.run()
         except AuthenticationError as error:
             self.ended_by = error
             log.error("%s", error)  # noqa: TRY400 - the sentence is all there is to say
@@ -266,7 +265,7 @@ class PriceStream:
         token = self._token
         if callable(token):
             found = token() if inspect.iscoroutinefunction(token) else await asyncio.to_thread(token)
-            token = await found if inspect.isawaitable(found) else found
+            token = str(await found if inspect.isawaitable(found) else found)
         return Target(self._url, {"Authorization": f"Bearer {token}"})
 
 
@@ -285,34 +284,26 @@ class _Latest:
         return self.waiting.pop(next(iter(self.waiting)))
 
 
-class _Direct:
-    """A handler that is called at once."""
-
-    def __init__(self, handler: Callable[..., Any]) -> None:
-        self._handler = handler
-
-    def put(self, value: object, *, latest_of: object = None) -> None:  # noqa: ARG002 - as a box is called
-        self._handler(value)
-
-
 class _Fleet:
     """The connections of one run, and what each carries. All on one loop."""
 
     def __init__(
         self,
         stream: PriceStream,
-        served: list[tuple[type, Box | _Direct]],
+        served: list[tuple[type, Box]],
         report: Callable[[Exception], None],
+        changed: asyncio.Event,
     ) -> None:
         self._stream = stream
+        self._changed = changed
         self._served = served
         self._report = report
         self._lines: list[_Line] = []
         self._hello: Hello | None = None
 
-    async def run(self, changed: asyncio.Event) -> None:
+    async def run(self) -> None:
         """Keep the connections that what is wanted needs, until canceled or refused."""
-        waiting = asyncio.create_task(changed.wait())
+        waiting = asyncio.create_task(self._changed.wait())
         try:
             while True:
                 self.arrange()
@@ -322,8 +313,8 @@ class _Fleet:
                 for task in done - {waiting}:
                     task.result()  # a connection only ends by being refused
                 if waiting.done():
-                    changed.clear()
-                    waiting = asyncio.create_task(changed.wait())
+                    self._changed.clear()
+                    waiting = asyncio.create_task(self._changed.wait())
         finally:
             tasks = [waiting, *(line.task for line in self._lines)]
             for task in tasks:
@@ -333,7 +324,7 @@ class _Fleet:
     def greeted(self, hello: Hello) -> None:
         """Learn what the tier allows."""
         self._hello = hello
-        self.arrange()
+        self._changed.set()
 
     def arrange(self) -> None:
         """Give each connection what it carries; open and end connections as that needs."""
@@ -360,8 +351,8 @@ class _Fleet:
     def tell(self, told: Tick | Bar) -> None:
         """Hand on what a connection told."""
         if isinstance(told, Tick):
-            for book in self._stream._books:  # noqa: SLF001 - one idea, two classes
-                book.put(told)
+            for take in self._stream._at_once:  # noqa: SLF001 - one idea, two classes
+                take(told)
         for kind, box in self._served:
             if isinstance(told, kind):
                 box.put(told, latest_of=told.symbol if isinstance(told, Tick) else None)
@@ -390,7 +381,9 @@ class _Line:
             async for message in socket:
                 told, step = self.session.receive(message, _now_ms())
                 await _do(socket, step)
-                self._take(told, good)
+                if step.close is None and not isinstance(told, Hello | Failure):
+                    good()
+                self._take(told)
         except ConnectionClosed as error:
             log.info("the connection ended: %s", error)
         finally:
@@ -398,12 +391,11 @@ class _Line:
             keeping.cancel()
             await asyncio.wait([keeping])
             if not keeping.cancelled() and (failed := keeping.exception()) is not None:
-                log.info("the connection ended: %s", failed or "a message wasn't taken in time")
+                log.info("the connection ended: %s", repr(failed))
 
-    def _take(self, told: Hello | Tick | Bar | Failure | None, good: Callable[[], None]) -> None:
+    def _take(self, told: Hello | Tick | Bar | Failure | None) -> None:
         match told:
             case Hello():
-                good()
                 self._fleet.greeted(told)
                 self._changed.set()
             case Failure(code, message):

@@ -192,7 +192,7 @@ def _connect(target: Target) -> connect:
 
 
 def _tell(error: Exception, report: Callable[[Exception], None] | None) -> None:
-    log.warning("connection lost: %s", error or type(error).__name__)
+    log.warning("connection lost: %s", str(error) or type(error).__name__)
     if report is not None and not isinstance(error, ConnectionClosed):
         report(error)
 

@@ -181,6 +181,7 @@ class _Thread:
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
             value, answer = call
+            result: tuple[Any, Exception | None]
             try:
                 result = self._function(value), None
             except Exception as error:  # noqa: BLE001 - handed to whoever called

@@ -1,0 +1,136 @@
+"""A server that speaks as TradeReady's does, on a port of loopback, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from urllib.parse import parse_qs, urlsplit
+
+from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
+
+KEY = "ak_live_..."
+BTC = {"symbol": "BTCUSDT", "price": "65000.10", "timestamp": "2026-05-02T12:00:00Z"}
+ETH = {"symbol": "ETHUSDT", "price": "3000.5", "timestamp": "2026-05-02T12:00:00Z"}
+SOL = {"symbol": "SOLUSDT", "price": "178.41", "timestamp": "2026-05-02T12:00:00Z"}
+CANDLE = {
+    "time": "2026-05-02T12:00:00Z",
+    "open": "1",
+    "high": "2",
+    "low": "0.5",
+    "close": "1.5",
+    "volume": "10",
+    "is_closed": True,
+}
+ORDER = {
+    "order_id": "o-1",
+    "symbol": "BTCUSDT",
+    "side": "buy",
+    "status": "filled",
+    "executed_price": "65000.10",
+    "executed_quantity": "0.1",
+}
+PORTFOLIO = {"total_equity": "10000.00", "available_cash": "5000.00", "unrealized_pnl": "1.00", "roi_pct": "0.01"}
+
+
+class Exchange:
+    """`subscriptions` holds what each connection asked for, in order; `pongs` and `closes` what it answered."""
+
+    def __init__(self, *, flat: bool = False, news: bool = True) -> None:
+        self.flat = flat
+        self.news = news
+        self.refuse_with: int | None = None
+        self.close_with: int | None = None
+        self.dials = 0
+        self.subscriptions: list[list[dict]] = []
+        self.pongs: list[dict] = []
+        self.closes: list[int | None] = []
+        self._sockets: list = []
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+
+    def __enter__(self) -> Exchange:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    @property
+    def open(self) -> int:
+        return len(self._sockets)
+
+    def say(self, message: object) -> None:
+        """Send `message` on the newest connection; text goes as it is."""
+        text = message if isinstance(message, str) else json.dumps(message)
+        asyncio.run_coroutine_threadsafe(self._sockets[-1].send(text), self._loop).result(10)
+
+    def tell(self, channel: str, data: dict, **about: str) -> None:
+        self.say({"type": channel, **about, **data} if self.flat else {"channel": channel, **about, "data": data})
+
+    def cut(self) -> None:
+        """Drop every connection without a word."""
+        self._loop.call_soon_threadsafe(lambda: [socket.transport.abort() for socket in self._sockets])
+
+    async def _run(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        async with serve(self._attend, "127.0.0.1", 0, process_request=self._admit, close_timeout=1) as server:
+            self.url = "ws://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+            self._ready.set()
+            await self._stop.wait()
+
+    def _admit(self, socket, request):
+        self.dials += 1
+        url = urlsplit(request.path)
+        if self.refuse_with is not None:
+            return socket.respond(self.refuse_with, "no\n")
+        if url.path != "/ws/v1" or parse_qs(url.query).get("api_key") != [KEY]:
+            return socket.respond(401, "no\n")
+        return None
+
+    async def _attend(self, socket) -> None:
+        if self.close_with is not None:
+            await socket.close(self.close_with)
+            return
+        asked: list[dict] = []
+        self._sockets.append(socket)
+        self.subscriptions.append(asked)
+        try:
+            await socket.send('{"type":"ping"}')
+            async for text in socket:
+                message = json.loads(text)
+                if message in ({"type": "pong"}, {"action": "pong"}):
+                    self.pongs.append(message)
+                    continue
+                assert message.pop("action") == "subscribe"
+                asked.append(message)
+                name = ":".join(message.values())
+                await socket.send(json.dumps({"type": "subscribed", "channel": name}))
+                if self.news:
+                    for told in self._news(message):
+                        await socket.send(json.dumps(told))
+        except ConnectionClosed:
+            pass
+        finally:
+            self._sockets.remove(socket)
+            self.closes.append(socket.close_code)
+
+    def _news(self, asked: dict) -> list[dict]:
+        match asked:
+            case {"channel": "ticker", "symbol": symbol}:
+                told = [("ticker", {"symbol": symbol}, each) for each in (BTC, ETH, SOL) if each["symbol"] == symbol]
+            case {"channel": "ticker_all"}:
+                told = [("ticker", {"symbol": each["symbol"]}, each) for each in (BTC, ETH, SOL)]
+            case {"channel": "candles", "symbol": symbol, "interval": interval}:
+                about = {"symbol": symbol, "interval": interval}
+                told = [("candles", about, {**CANDLE, "is_closed": False}), ("candles", about, CANDLE)]
+            case {"channel": "orders"}:
+                told = [("orders", {}, ORDER)]
+            case _:
+                told = [("portfolio", {}, PORTFOLIO)]
+        if self.flat:
+            return [{"type": channel, **about, **data} for channel, about, data in told]
+        return [{"channel": channel, **about, "data": data} for channel, about, data in told]

@@ -1,0 +1,287 @@
+"""AgentExchangeWS against a real server."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from executor.agentexchange import AgentExchangeWS, AuthenticationError, protocol
+from executor.prices import connection, handlers
+from tests.executor.agentexchange.exchange import BTC, CANDLE, KEY, ORDER, PORTFOLIO, Exchange
+from tests.support import until
+
+
+@pytest.fixture(params=[False, True], ids=["nested", "flat"])
+def exchange(request):
+    with Exchange(flat=request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def quiet_exchange():
+    with Exchange(news=False) as made:
+        yield made
+
+
+@contextmanager
+def running(ws):
+    thread = threading.Thread(target=ws.run_forever)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        ws.close()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_each_channel_reaches_its_handler_as_one_flat_dict(exchange):
+    ws = AgentExchangeWS(KEY, exchange.url)
+    got = {}
+    ws.on_ticker("BTCUSDT")(lambda data: got.update(ticker=data))
+    ws.on_candles("BTCUSDT", "1m")(lambda data: got.update(candle=data))
+    ws.on_order_update()(lambda data: got.update(order=data))
+    ws.on_portfolio()(lambda data: got.update(portfolio=data))
+    with running(ws):
+        until(lambda: len(got) == 4)
+        until(lambda: exchange.pongs == [{"type": "pong"}])
+    assert got["ticker"] == BTC
+    assert got["candle"] == {"symbol": "BTCUSDT", "interval": "1m", **CANDLE, "open_time": CANDLE["time"]}
+    assert got["order"] == ORDER
+    assert got["portfolio"] == PORTFOLIO
+    assert exchange.subscriptions == [
+        [
+            {"channel": "ticker", "symbol": "BTCUSDT"},
+            {"channel": "candles", "symbol": "BTCUSDT", "interval": "1m"},
+            {"channel": "orders"},
+            {"channel": "portfolio"},
+        ]
+    ]
+    until(lambda: exchange.closes == [1000])
+
+
+def test_all_and_a_symbol_together_fire_each_handler_once_a_tick(exchange):
+    ws = AgentExchangeWS(KEY, exchange.url)
+    one, all_ = [], []
+    ws.on_ticker("all")(all_.append)
+    ws.on_ticker("BTCUSDT")(one.append)
+    with running(ws):
+        until(lambda: len(all_) >= 3 and one)
+        exchange.tell("ticker", {**BTC, "price": "1"}, symbol="BTCUSDT")
+        until(lambda: len(one) >= 2)
+        until(lambda: len(all_) >= 4)
+    assert [data["price"] for data in one] == [BTC["price"], "1"]
+    assert len(all_) == 4
+
+
+@pytest.mark.parametrize("interval", ["1m", "5m", "15m", "1h", "4h", "1d"])
+def test_six_intervals_are_known(interval):
+    AgentExchangeWS(KEY).on_candles("BTCUSDT", interval)(print)
+
+
+@pytest.mark.parametrize("interval", ["", "2m", "1M", "1w", "60"])
+def test_other_intervals_are_refused_at_registration(interval):
+    with pytest.raises(ValueError, match="none of the intervals"):
+        AgentExchangeWS(KEY).on_candles("BTCUSDT", interval)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_is_never_tried_again(exchange, status):
+    exchange.refuse_with = status
+    with pytest.raises(AuthenticationError):
+        asyncio.run(AgentExchangeWS(KEY, exchange.url).connect())
+    assert exchange.dials == 1
+
+
+def test_a_close_with_4401_is_a_refused_key(exchange):
+    exchange.close_with = 4401
+    with pytest.raises(AuthenticationError):
+        asyncio.run(AgentExchangeWS(KEY, exchange.url).connect())
+    assert exchange.dials == 1
+
+
+@pytest.mark.parametrize("status", [404, 429, 500, 503])
+def test_any_other_refusal_is_retried(exchange, status, monkeypatch):
+    monkeypatch.setattr(connection, "DELAY_S_MIN", 0.01)
+    exchange.refuse_with = status
+    ws = AgentExchangeWS(KEY, exchange.url)
+    got = []
+    ws.on_portfolio()(got.append)
+    with running(ws):
+        until(lambda: exchange.dials >= 3)
+        exchange.refuse_with = None
+        until(lambda: got)
+
+
+def test_after_a_cut_it_subscribes_again(exchange, monkeypatch):
+    monkeypatch.setattr(connection, "DELAY_S_MIN", 0.01)
+    ws = AgentExchangeWS(KEY, exchange.url)
+    got = []
+    ws.on_order_update()(got.append)
+    with running(ws):
+        for times in (1, 2, 3):
+            until(lambda: len(got) == times)  # noqa: B023 - called at once
+            exchange.cut()
+        until(lambda: len(exchange.subscriptions) == 4)
+    assert exchange.subscriptions[:3] == [[{"channel": "orders"}]] * 3
+
+
+def test_a_silent_server_is_left_for_a_new_connection(quiet_exchange, monkeypatch):
+    assert protocol.QUIET_S_MAX == 40
+    monkeypatch.setattr(protocol, "QUIET_S_MAX", 0.2)
+    monkeypatch.setattr(connection, "DELAY_S_MIN", 0.01)
+    ws = AgentExchangeWS(KEY, quiet_exchange.url)
+    with running(ws):
+        until(lambda: len(quiet_exchange.subscriptions) >= 2)
+
+
+def test_errors_and_nonsense_keep_the_socket_open(quiet_exchange, caplog):
+    ws = AgentExchangeWS(KEY, quiet_exchange.url)
+    got = []
+    ws.on_portfolio()(got.append)
+    with running(ws):
+        until(lambda: quiet_exchange.subscriptions and quiet_exchange.subscriptions[0])
+        for message in ('{"type":"error","code":"X","message":"no"}', "[", "[]", "{}", '{"price":NaN}', "[" * 100_000):
+            quiet_exchange.say(message)
+        quiet_exchange.say({"channel": 7, "data": []})
+        quiet_exchange.tell("portfolio", PORTFOLIO)
+        until(lambda: got)
+    assert len(quiet_exchange.subscriptions) == 1
+    assert "the server says `X`: no" in caplog.text
+
+
+def test_a_handlers_exception_is_logged_and_ends_nothing(quiet_exchange, caplog):
+    ws = AgentExchangeWS(KEY, quiet_exchange.url)
+    got = []
+
+    @ws.on_portfolio()
+    async def fails(data):
+        got.append(data)
+        raise KeyError("a mistake in a handler")
+
+    @ws.on_portfolio()
+    def exits(data):
+        got.append(data)
+        sys.exit(1)
+
+    @ws.on_portfolio()
+    async def canceled(data):
+        got.append(data)
+        raise asyncio.CancelledError
+
+    with running(ws):
+        until(lambda: quiet_exchange.subscriptions and quiet_exchange.subscriptions[0])
+        for times in (3, 6):
+            quiet_exchange.tell("portfolio", PORTFOLIO)
+            until(lambda: len(got) == times)  # noqa: B023 - called at once
+    assert "a mistake in a handler" in caplog.text
+
+
+def test_a_slow_handler_delays_no_other_and_gets_the_latest(quiet_exchange):
+    ws = AgentExchangeWS(KEY, quiet_exchange.url)
+    free, slow, fast, orders = threading.Event(), [], [], []
+
+    @ws.on_ticker("all")
+    def blocks(data):
+        slow.append(data["price"])
+        assert free.wait(30)
+
+    ws.on_ticker("all")(lambda data: fast.append(data["price"]))
+
+    @ws.on_order_update()
+    def counts(data):
+        assert free.wait(30)
+        orders.append(data["order_id"])
+
+    with running(ws):
+        until(lambda: quiet_exchange.subscriptions and len(quiet_exchange.subscriptions[0]) == 2)
+        for number in range(100):
+            quiet_exchange.tell("ticker", {**BTC, "price": str(number)}, symbol="BTCUSDT")
+            quiet_exchange.tell("orders", {**ORDER, "order_id": number})
+        until(lambda: fast and fast[-1] == "99")
+        free.set()
+        until(lambda: len(orders) == 100)
+        until(lambda: slow[-1] == "99")
+    assert slow == ["0", "99"]
+    assert orders == list(range(100))
+
+
+def test_an_overflow_of_orders_is_told(quiet_exchange, monkeypatch, caplog):
+    monkeypatch.setattr(handlers, "WAITING_MAX", 10)
+    ws = AgentExchangeWS(KEY, quiet_exchange.url)
+    free, orders = threading.Event(), []
+
+    @ws.on_order_update()
+    def counts(data):
+        orders.append(data["order_id"])
+        assert free.wait(30)
+
+    with running(ws), caplog.at_level(logging.ERROR):
+        until(lambda: quiet_exchange.subscriptions and quiet_exchange.subscriptions[0])
+        quiet_exchange.tell("orders", {**ORDER, "order_id": -1})
+        until(lambda: orders == [-1])
+        for number in range(20):
+            quiet_exchange.tell("orders", {**ORDER, "order_id": number})
+        until(lambda: "1 of what waited" in caplog.text)
+        until(lambda: quiet_exchange.open == 1)
+        free.set()
+        until(lambda: orders and orders[-1] == 19)
+        until(lambda: "10 of what waited" in caplog.text)
+    assert orders == [-1, *range(10, 20)]
+
+
+def test_what_waits_is_handled_before_a_close_ends(quiet_exchange):
+    ws = AgentExchangeWS(KEY, quiet_exchange.url)
+    orders = []
+
+    @ws.on_order_update()
+    async def first_closes(data):
+        ws.close()
+        await asyncio.sleep(0.01)
+        orders.append(data["order_id"])
+
+    thread = threading.Thread(target=ws.run_forever)
+    thread.start()
+    until(lambda: quiet_exchange.subscriptions and quiet_exchange.subscriptions[0])
+    quiet_exchange.tell("orders", ORDER)
+    thread.join(20)
+    assert orders == [ORDER["order_id"]]
+    until(lambda: quiet_exchange.closes == [1000])
+
+
+def test_closed_before_it_connects_it_never_does(quiet_exchange):
+    ws = AgentExchangeWS(KEY, quiet_exchange.url)
+    ws.close()
+    ws.run_forever()
+    assert quiet_exchange.dials == 0
+
+
+def test_delays_double_to_a_minute():
+    delays = connection.backoff()
+    assert [next(delays) for _ in range(9)] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_ctrl_c_ends_it_cleanly(quiet_exchange):
+    script = f"from executor.agentexchange import AgentExchangeWS; AgentExchangeWS({KEY!r}, {quiet_exchange.url!r}).run_forever()"
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, env=dict(os.environ)) as process:
+        until(lambda: quiet_exchange.open == 1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, b"")
+    until(lambda: quiet_exchange.closes == [1000])
+
+
+def test_reading_a_ticker_takes_microseconds():
+    text = json.dumps({"channel": "ticker", "symbol": "BTCUSDT", "data": BTC})
+    began = time.perf_counter()
+    for _ in range(1_000):
+        protocol.read(text)
+    assert time.perf_counter() - began < 1
