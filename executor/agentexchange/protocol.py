@@ -1,7 +1,8 @@
 """What TradeReady's WebSocket says, and what its client says to it, without any I/O.
 
-Messages come in two shapes, nested (`channel`, `symbol`, `data`) and flat (`type`, and the data beside it); handlers
-get one flat dict of either. A message that makes no sense is passed over: this server keeps the socket open after errors.
+Messages come in two shapes, nested (`channel`, `symbol`, `data`) and flat (`type`, and the data beside it);
+handlers get one flat dict of either. A message that makes no sense is passed over: this server keeps the socket open
+after errors.
 
 >>> Channel("candles", "BTCUSDT", "1m").subscribe()
 '{"action":"subscribe","channel":"candles","symbol":"BTCUSDT","interval":"1m"}'

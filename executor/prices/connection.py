@@ -85,7 +85,10 @@ async def stay_connected(
         try:
             target = await dial()
             async with _connect(target) as socket:
-                await attend(socket, good)
+                try:
+                    await attend(socket, good)
+                finally:
+                    await socket.close()  # else it would be closed as if a mistake had been made here
         except AuthenticationError:
             raise
         except InvalidStatus as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.asyncio.server import serve
@@ -50,7 +51,7 @@ class Exchange:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
 
-    def __enter__(self) -> Exchange:
+    def __enter__(self) -> Self:
         self._thread.start()
         assert self._ready.wait(10)
         return self
@@ -78,7 +79,7 @@ class Exchange:
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         async with serve(self._attend, "127.0.0.1", 0, process_request=self._admit, close_timeout=1) as server:
-            self.url = "ws://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+            self.url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             self._ready.set()
             await self._stop.wait()
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -270,8 +269,9 @@ def test_delays_double_to_a_minute():
 
 
 def test_ctrl_c_ends_it_cleanly(quiet_exchange):
-    script = f"from executor.agentexchange import AgentExchangeWS; AgentExchangeWS({KEY!r}, {quiet_exchange.url!r}).run_forever()"
-    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, env=dict(os.environ)) as process:
+    script = "import sys; from executor.agentexchange import AgentExchangeWS as W; W(*sys.argv[1:]).run_forever()"
+    command = [sys.executable, "-c", script, KEY, quiet_exchange.url]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         until(lambda: quiet_exchange.open == 1)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
