@@ -272,7 +272,7 @@ def test_ctrl_c_ends_it_cleanly(quiet_exchange):
     script = "import sys; from executor.agentexchange import AgentExchangeWS as W; W(*sys.argv[1:]).run_forever()"
     command = [sys.executable, "-c", script, KEY, quiet_exchange.url]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        until(lambda: quiet_exchange.open == 1)
+        until(lambda: quiet_exchange.pongs)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (0, b"")
