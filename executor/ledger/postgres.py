@@ -8,7 +8,7 @@ commits.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, bindparam, create_engine, event, func, select
@@ -17,11 +17,13 @@ from executor.errors import LedgerError
 from executor.ledger import statements as sql
 from executor.ledger.ahead import HALTS_LOCK, LOCK_AND_READ_FUNCTION, AnsweredCursor
 from executor.ledger.pipeline import Pipeline
+from executor.ledger.hints import Hints
 from executor.ledger.revision import create_or_require, require
 from executor.ledger.statements import Cursor, Statement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import URL, Connection
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -80,9 +82,11 @@ class PostgresStore:
         self._dbapi: Final = self.engine.dialect.loaded_dbapi
         if not read_only:
             event.listen(self.engine, "connect", _require_safe)
+        self._hints = Hints(self.engine)
 
     def close(self) -> None:
         """Close every connection."""
+        self._hints.close()
         self.engine.dispose()
 
     def create(self) -> None:
@@ -145,6 +149,14 @@ class PostgresStore:
         """Make all connections anew once one is lost: a server that went away took the others along."""
         if isinstance(error, self._dbapi.OperationalError) and self.is_passing(error):
             self.engine.dispose()
+
+    def leave_hint(self, wallets: Collection[str]) -> None:
+        """Let other processes know, soon, that `wallets` were changed."""
+        self._hints.leave(wallets)
+
+    def hinting(self, told: Callable[[Collection[str]], None]) -> AbstractContextManager[None]:
+        """Call `told` with what other processes changed. A standby can't listen."""
+        return nullcontext() if self.read_only else self._hints.listening(told)
 
     def now_ms(self, cursor: Cursor, _process_ms: int) -> int:
         """Return the time of the database's host, as it is now and not when the transaction began."""

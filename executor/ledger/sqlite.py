@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -19,7 +19,8 @@ from executor.ledger.revision import create_or_require, require
 from executor.ledger.statements import Cursor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from sqlalchemy import Connection, Engine, PoolProxiedConnection
@@ -148,6 +149,13 @@ class SqliteStore:
             cursor.execute("COMMIT")
         finally:
             connection.close()  # rolls back what wasn't committed
+
+    def leave_hint(self, _wallets: Collection[str]) -> None:
+        """Let other processes know of a change: there is none that changes anything, and readers look by themselves."""
+
+    def hinting(self, _told: Callable[[Collection[str]], None]) -> AbstractContextManager[None]:
+        """Hear what other processes changed: nothing."""
+        return nullcontext()
 
     def now_ms(self, _cursor: Cursor, process_ms: int) -> int:
         """Return the time of the database's host, which is this one."""

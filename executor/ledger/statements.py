@@ -223,7 +223,13 @@ SCAN_OPEN: Final = Statement(
     .order_by(heads.c.wallet)
     .limit(COUNT_MAX)
 )
-READ_HEAD_SEQ: Final = Statement(select(heads.c.seq).where(heads.c.wallet == bindparam("wallet")))
+HEADS_AT_ONCE: Final = 250
+READ_HEAD_SEQS: Final = Statement(
+    select(heads.c.wallet, heads.c.seq).where(
+        heads.c.wallet.in_([bindparam(f"wallet_{number}") for number in range(HEADS_AT_ONCE)])
+    )
+)
+"""Of as many wallets: where fewer are asked for, some are named again."""
 READ_HEAD_INDEX: Final = Statement(
     select(heads.c.seq, heads.c.open_attempts).where(heads.c.wallet == bindparam("wallet"))
 )

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice, zip_longest
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeAlias, TypeVar
@@ -78,6 +78,7 @@ class Ledger:
         self._host_clock = clock is None
         self._clock: Clock = clock or SystemClock()
         self._turns: Turns[_Change[Any]] = Turns(store.writers_max)
+        self._told: tuple[Callable[[Collection[str]], None], ...] = ()
         self.id: Final = made.ledger_id
         """In hex, for good: its chains and seals begin with it. No two ledgers share it, but copies of one do."""
         self.first_limits: Final = made.limits
@@ -254,8 +255,21 @@ class Ledger:
     def head_seqs(self, wallets: Collection[str]) -> dict[str, int]:
         """Return how far each of `wallets` has come, where that is a number: a hint to look, not to be trusted."""
         with told(self._store), self._store.reading() as cursor:
-            rows = {wallet: cursor.one(sql.READ_HEAD_SEQ, wallet=wallet) for wallet in wallets}
-        return {wallet: row[0] for wallet, row in rows.items() if row is not None and isinstance(row[0], int)}
+            rows = [row for some in _batches(wallets) for row in cursor.all(sql.READ_HEAD_SEQS, **some)]
+        return {wallet: seq for wallet, seq in rows if isinstance(seq, int)}
+
+    @contextmanager
+    def hinting(self, told: Callable[[Collection[str]], None]) -> Iterator[None]:
+        """Have `told` called with the wallets of each commit: of this process, and on PostgreSQL of others too.
+
+        In whatever thread; it must return at once, and raise nothing. A hint may be lost, and come for nothing.
+        """
+        self._told = (*self._told, told)
+        try:
+            with self._store.hinting(told):
+                yield
+        finally:
+            self._told = tuple(each for each in self._told if each is not told)
 
     def _view(self, cursor: Cursor, wallet: str) -> WalletView:
         head = self._head(cursor, sql.READ_HEAD, wallet)
@@ -299,7 +313,14 @@ class Ledger:
                     raise
                 self._pause_after(attempt)
             else:
+                self._hint({change.wallet for change in changes})
                 return
+
+    def _hint(self, wallets: Collection[str]) -> None:
+        """Give a hint of a commit. INVARIANT: what is committed is never told as failed, whatever hints do."""
+        for hint in (self._store.leave_hint, *self._told):
+            with suppress(Exception):
+                hint(wallets)
 
     def _is_passing(self, fault: Exception) -> bool:
         return isinstance(fault, _driver(self._store).Error) and self._store.is_passing(fault)
@@ -364,6 +385,13 @@ class Ledger:
 
 def _interrupted() -> LedgerError:
     return LedgerError("the change was interrupted")
+
+
+def _batches(wallets: Collection[str]) -> Iterator[dict[str, str]]:
+    """Yield the parameters of READ_HEAD_SEQS, as often as it takes."""
+    names, left = [f"wallet_{number}" for number in range(sql.HEADS_AT_ONCE)], iter(wallets)
+    while some := tuple(islice(left, sql.HEADS_AT_ONCE)):
+        yield dict(zip_longest(names, some, fillvalue=some[0]))
 
 
 class _Change(Waiting, Generic[T]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -16,8 +15,6 @@ from executor.service.stream import StreamEndpoint
 from executor.service.tailer import Tailer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from executor.guard import AsyncGuard
     from executor.service.settings import Settings
     from executor.signing import SessionVault
@@ -34,14 +31,8 @@ def create_app(guard: AsyncGuard, settings: Settings, *, vault: SessionVault | N
     parts = Parts(guard, settings, Authentication(settings), tailer, vault)
     stream = StreamEndpoint(parts)
 
-    @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        async with tailer.running():
-            yield
-
     app = Starlette(
         routes=[Route("/api/agents/stream", stream, methods=["GET"])],
-        lifespan=lifespan,
         exception_handlers={Problem: problems.answer},
     )
     app.state.close_streams = stream.close

@@ -14,6 +14,12 @@ __all__ = ["bind", "serve"]
 
 BACKLOG = 2_048
 
+UNANSWERED_MS_MAX = 10_000
+"""How long a peer may leave what it was sent unacknowledged, or its window shut; then the kernel drops it."""
+
+UNSENT_BYTES_MAX = 16_384
+"""What the kernel takes for a peer that doesn't read: by itself it would hide megabytes from every deadline of ours."""
+
 
 def bind(host: str, port: int) -> socket.socket:
     """Return a socket bound to `host` and `port` (0: any free one), taken before anything else is started.
@@ -25,12 +31,21 @@ def bind(host: str, port: int) -> socket.socket:
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _bound_what_peers_hold(bound)
         bound.bind((host, port))
         bound.listen(BACKLOG)
     except OSError as error:
         bound.close()
         raise OSError(error.errno, error.strerror, f"{host}:{port}") from None
     return bound
+
+
+def _bound_what_peers_hold(listening: socket.socket) -> None:
+    """Set on `listening` what the sockets that it accepts begin with."""
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT_BYTES_MAX)
+    for name, value in (("TCP_USER_TIMEOUT", UNANSWERED_MS_MAX), ("TCP_NOTSENT_LOWAT", UNSENT_BYTES_MAX)):
+        if hasattr(socket, name):  # Linux has both
+            listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class _Server(uvicorn.Server):

@@ -1,30 +1,32 @@
 """The agent execution stream: `GET /api/agents/stream`, one wallet's events as server-sent events.
 
 A stream's position is a cursor into the ledger, nothing more: a slow client costs no memory, and one that comes back
-with its last event's id gets exactly what it missed. Ids are `<epoch>-<seq>`; they rise, with gaps, since not every
-entry is an event. A restored ledger gives its stream another epoch, so that an id from before means nothing in it.
-After `: heartbeat` every 25 s the connection is known to live.
+with its last event's id, here or at another replica, gets exactly what it missed.
+
+One task serves a stream, the request's own. It sleeps in `receive`, which returns when the client leaves, under an
+alarm that goes off at the next heartbeat, or before: when its wallet's tail moves.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from contextlib import suppress
+import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from starlette.requests import Request
 
-from executor.errors import LedgerError, UnknownWallet
-from executor.events import event_of
-from executor.service.problems import Problem
+from executor.errors import LedgerError
+from executor.service.pages import begin
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Receive, Scope, Send
 
-    from executor.ledger import Ledger
+    from executor.service.auth import Caller
     from executor.service.parts import Parts
+    from executor.service.tailer import Tail
 
 __all__ = ["StreamEndpoint"]
 
@@ -34,10 +36,14 @@ HEARTBEAT: Final = b": heartbeat\n\n"
 HEARTBEAT_S: Final = 25.0
 """What the source documents ("The server emits an SSE comment heartbeat every 25 seconds")."""
 
-RETRY_MS: Final = 2_000
-"""How long a client waits before it comes back."""
+LEDGER_UNSEEN_S_MAX: Final = 25.0
+"""A heartbeat says that nothing was missed: not after the ledger has been silent for as long as that."""
 
-ENTRIES_AT_ONCE_MAX: Final = 500
+WRITE_S_MAX: Final = 10.0
+"""How long a client may leave a write waiting; then it is dropped, and comes back if it lives."""
+
+FAREWELL_S_MAX: Final = 1.0
+"""The same for the last write of a stream that ends: nobody waits for a client that doesn't read."""
 
 HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -45,118 +51,116 @@ HEADERS: Final = [
     (b"x-accel-buffering", b"no"),  # nginx would hold events back
 ]
 
-_event_id = re.compile(r"([0-9a-f]{16})-(0|[1-9][0-9]{0,17})").fullmatch
-
-
-class Position(NamedTuple):
-    """Where a stream stands, which is what an event's id spells."""
-
-    epoch: str
-    seq: int
-
-    def __str__(self) -> str:
-        return f"{self.epoch}-{self.seq}"
-
 
 class StreamEndpoint:
     """The endpoint, as a bare ASGI application: measured, that is three to five times faster than response classes."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, *, clock_s: Callable[[], float] = time.time) -> None:
+        """Serve `parts.guard`'s ledger; `clock_s` tells Unix seconds, against which tokens expire."""
         self._authentication = parts.authentication
-        self._ledger: Ledger = parts.guard.guard.ledger
         self._tailer = parts.tailer
-        self._closing = asyncio.Event()
+        self._clock_s = clock_s
+        self._lives: set[asyncio.Timeout] = set()
+        self._closed = False
 
     def close(self) -> None:
-        """End every open stream; clients come back to whoever listens then."""
-        self._closing.set()
+        """End every stream at once, and from now on those that open: clients come back to whoever listens then."""
+        self._closed = True
+        for life in self._lives:
+            if not life.expired():
+                life.reschedule(0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        request = Request(scope)
-        wallet = (await self._authentication.stream_caller(request)).wallet
-        try:
-            position, opening = await self._position(request, wallet)
-        except LedgerError as error:
-            log.error("a stream of wallet %s can't begin: %s", wallet, error)  # noqa: TRY400 - one line says it
-            raise Problem(503, "LEDGER_UNAVAILABLE", "the ledger can't be read") from None
-        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-        await _write(send, opening)
-        ended = [asyncio.create_task(_disconnected(receive)), asyncio.create_task(self._closing.wait())]
-        following = asyncio.create_task(self._follow(wallet, position, send))
-        try:
-            await asyncio.wait([*ended, following], return_when=asyncio.FIRST_COMPLETED)
-            if following.done():
-                log.error("a stream of wallet %s ends: %s", wallet, following.exception())
-        finally:
-            for task in (*ended, following):
-                task.cancel()
-            await asyncio.gather(*ended, following, return_exceptions=True)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        """Answer one request.
 
-    async def _position(self, request: Request, wallet: str) -> tuple[Position, bytes]:
-        """Return the position after which to tell, and the frame that says so.
-
-        An id of this epoch resumes; one of another, after a restore, gets `reset`: reconcile, then go on from here.
-        A client without an id starts now, or, with `from=start`, at the beginning.
+        A ledger that can't be read ends the stream, begun or not. It is no error of HTTP's: from one of those a browser
+        would never come back.
         """
-        told = request.headers.get("last-event-id") or request.query_params.get("lastEventId")
-        known = _event_id(told) if told else None
-        position = await asyncio.to_thread(self._head, wallet)
-        if known and known[1] == position.epoch and int(known[2]) <= position.seq:
-            return _opening(position._replace(seq=int(known[2])))
-        if not told and request.query_params.get("from") == "start":
-            position = position._replace(seq=0)
-        return _opening(position, RESET if told else "")
+        request = Request(scope)
+        caller = await self._authentication.stream_caller(request)
+        asked = _Asked(
+            last_event_id=request.headers.get("last-event-id") or request.query_params.get("lastEventId"),
+            from_start=request.query_params.get("from") == "start",
+        )
+        del request  # a stream lives for long
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+            if scope["method"] == "GET":
+                await self._live(caller, asked, receive, send)
+            async with asyncio.timeout(FAREWELL_S_MAX):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except OSError:  # a timeout is one: then the server closes a connection whose answer isn't finished
+            log.info("a stream of wallet %s ends: its client left, or doesn't read", caller.wallet)
 
-    async def _follow(self, wallet: str, position: Position, send: Send) -> None:
+    async def _live(self, caller: Caller, asked: _Asked, receive: Receive, send: Send) -> None:
+        """Tell the stream until it is over, or `close`. Raises OSError if the client left, or doesn't read."""
+        life = asyncio.timeout(0 if self._closed else None)
+        try:
+            async with life:
+                self._lives.add(life)
+                await self._tell(caller, asked, receive, send)
+        except LedgerError as error:
+            log.error("a stream of wallet %s ends: %s", caller.wallet, error)  # noqa: TRY400 - one line says it
+        except TimeoutError:
+            if not life.expired():
+                raise
+        finally:
+            self._lives.discard(life)
+
+    async def _tell(self, caller: Caller, asked: _Asked, receive: Receive, send: Send) -> None:
+        head = await self._tailer.head(caller.wallet)
+        position, opening = begin(head, asked.last_event_id, from_start=asked.from_start)
+        await _write(send, opening)
         loop = asyncio.get_running_loop()
         heartbeat_at = loop.time() + HEARTBEAT_S
-        while True:
-            position, frames = await asyncio.to_thread(self._frames, wallet, position)
-            if frames or loop.time() >= heartbeat_at:
-                await _write(send, frames or HEARTBEAT)
-                heartbeat_at = loop.time() + HEARTBEAT_S
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(heartbeat_at):
-                    await self._tailer.moved_past(wallet, position.seq)
-
-    def _head(self, wallet: str) -> Position:
+        tail = self._tailer.join(caller.wallet, head)
         try:
-            with self._ledger.view(wallet) as view:
-                return Position(view.stream_epoch, view.head.seq)
-        except UnknownWallet:
-            return Position(self._ledger.stream_epoch, 0)
+            turn, is_behind = tail.turn, position != tail.page.upto
+            while await _stays(receive, tail, 0 if is_behind or turn != tail.turn else heartbeat_at):
+                if loop.time() >= heartbeat_at:
+                    if self._is_over(caller):
+                        return
+                    await _write(send, HEARTBEAT)
+                    heartbeat_at = loop.time() + HEARTBEAT_S
+                if is_behind or turn != tail.turn:
+                    turn = tail.turn
+                    page = await self._tailer.page(tail, position)
+                    if page.frames:
+                        await _write(send, page.frames)
+                    position, is_behind = page.upto, page.more
+        finally:
+            self._tailer.leave(tail)
 
-    def _frames(self, wallet: str, after: Position) -> tuple[Position, bytes]:
-        """Return the position read up to above `after`, and the frames of the events up to there.
-
-        If the ledger was restored meanwhile, that is the head's, and the frame is a `reset`.
-        """
-        try:
-            with self._ledger.view(wallet) as view:
-                if view.stream_epoch != after.epoch:
-                    return _opening(Position(view.stream_epoch, view.head.seq), RESET)
-                entries = [sealed.entry for sealed in view.after(after.seq, ENTRIES_AT_ONCE_MAX)]
-        except UnknownWallet:
-            return after, b""
-        events = ((after._replace(seq=entry.seq), event_of(entry)) for entry in entries)
-        frames = [event.frame(str(position)) for position, event in events if event is not None]
-        return after._replace(seq=entries[-1].seq) if entries else after, b"".join(frames)
-
-
-RESET: Final = "event: reset\ndata: {}\n"
+    def _is_over(self, caller: Caller) -> bool:
+        """Tell whether a stream may no longer go on: its token has expired, or nobody knows whether it is complete."""
+        if caller.expires_at_s is not None and self._clock_s() >= caller.expires_at_s:
+            return True
+        return asyncio.get_running_loop().time() - self._tailer.looked_at_s > LEDGER_UNSEEN_S_MAX
 
 
-def _opening(position: Position, reset: str = "") -> tuple[Position, bytes]:
-    """Return `position`, and the frame that says where the client stands from now on."""
-    return position, f"id: {position}\nretry: {RETRY_MS}\n{reset}\n".encode()
+class _Asked(NamedTuple):
+    """Where the client wants to begin."""
+
+    last_event_id: str | None
+    from_start: bool
 
 
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def _stays(receive: Receive, tail: Tail, until: float) -> bool:
+    """Sleep until the tail moves, or the loop's time is `until`; return whether the client is still there."""
+    alarm = asyncio.timeout_at(until)
+    try:
+        async with alarm:
+            tail.alarms.add(alarm)
+            while (await receive())["type"] != "http.disconnect":
+                pass
+    except TimeoutError:
+        return True
+    finally:
+        tail.alarms.discard(alarm)
+    return False
 
 
 async def _write(send: Send, body: bytes) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": True})
+    """Send `body`. Raises OSError if the client doesn't take it in time, or, as some servers tell, has left."""
+    async with asyncio.timeout(WRITE_S_MAX):
+        await send({"type": "http.response.body", "body": body, "more_body": True})
