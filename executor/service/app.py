@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from executor.service import problems
 from executor.service.auth import Authentication
 from executor.service.parts import Parts
 from executor.service.problems import Problem
-from executor.service.stream import StreamEndpoint
+from executor.service.stream import PATH, StreamEndpoint, StreamFirst
 from executor.service.tailer import Tailer
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def create_app(guard: AsyncGuard, settings: Settings, *, vault: SessionVault | N
     stream = StreamEndpoint(parts)
 
     app = Starlette(
-        routes=[Route("/api/agents/stream", stream, methods=["GET"])],
+        routes=[Route(PATH, stream, methods=["GET"])],
+        middleware=[Middleware(StreamFirst, stream)],
         exception_handlers={Problem: problems.answer},
     )
     app.state.close_streams = stream.close

@@ -18,7 +18,7 @@ UNANSWERED_MS_MAX = 10_000
 """How long a peer may leave what it was sent unacknowledged, or its window shut; then the kernel drops it."""
 
 UNSENT_BYTES_MAX = 16_384
-"""What the kernel takes for a peer that doesn't read: by itself it would hide megabytes from every deadline of ours."""
+"""What the kernel holds back for a peer that doesn't read: by itself it hides megabytes from every deadline of ours."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -31,7 +31,7 @@ def bind(host: str, port: int) -> socket.socket:
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _bound_what_peers_hold(bound)
+        _limit_peers(bound)
         bound.bind((host, port))
         bound.listen(BACKLOG)
     except OSError as error:
@@ -40,9 +40,8 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _bound_what_peers_hold(listening: socket.socket) -> None:
+def _limit_peers(listening: socket.socket) -> None:
     """Set on `listening` what the sockets that it accepts begin with."""
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT_BYTES_MAX)
     for name, value in (("TCP_USER_TIMEOUT", UNANSWERED_MS_MAX), ("TCP_NOTSENT_LOWAT", UNSENT_BYTES_MAX)):
         if hasattr(socket, name):  # Linux has both
             listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

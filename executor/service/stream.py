@@ -3,8 +3,8 @@
 A stream's position is a cursor into the ledger, nothing more: a slow client costs no memory, and one that comes back
 with its last event's id, here or at another replica, gets exactly what it missed.
 
-One task serves a stream, the request's own. It sleeps in `receive`, which returns when the client leaves, under an
-alarm that goes off at the next heartbeat, or before: when its wallet's tail moves.
+At rest a stream is its request's own task, asleep in `receive` until the client leaves, and a timer for the heartbeat.
+When there is something to tell, a short task tells it: measured, that is many times cheaper than waking the sleeper.
 """
 
 from __future__ import annotations
@@ -12,25 +12,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from starlette.requests import Request
 
 from executor.errors import LedgerError
 from executor.service.pages import begin
+from executor.service.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from executor.service.auth import Caller
     from executor.service.parts import Parts
-    from executor.service.tailer import Tail
+    from executor.service.tailer import Tailer
 
-__all__ = ["StreamEndpoint"]
+__all__ = ["PATH", "StreamEndpoint", "StreamFirst"]
 
 log = logging.getLogger("executor.service")
+
+PATH: Final = "/api/agents/stream"
 
 HEARTBEAT: Final = b": heartbeat\n\n"
 HEARTBEAT_S: Final = 25.0
@@ -60,15 +63,14 @@ class StreamEndpoint:
         self._authentication = parts.authentication
         self._tailer = parts.tailer
         self._clock_s = clock_s
-        self._lives: set[asyncio.Timeout] = set()
+        self._open: set[_Stream] = set()
         self._closed = False
 
     def close(self) -> None:
         """End every stream at once, and from now on those that open: clients come back to whoever listens then."""
         self._closed = True
-        for life in self._lives:
-            if not life.expired():
-                life.reschedule(0)
+        for stream in self._open:
+            stream.end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request.
@@ -77,90 +79,140 @@ class StreamEndpoint:
         would never come back.
         """
         request = Request(scope)
-        caller = await self._authentication.stream_caller(request)
-        asked = _Asked(
-            last_event_id=request.headers.get("last-event-id") or request.query_params.get("lastEventId"),
-            from_start=request.query_params.get("from") == "start",
-        )
+        try:
+            caller = await self._authentication.stream_caller(request)
+        except Problem as problem:
+            await problem.response()(scope, receive, send)
+            return
+        last_event_id = request.headers.get("last-event-id") or request.query_params.get("lastEventId")
+        from_start = request.query_params.get("from") == "start"
         del request  # a stream lives for long
         try:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-            if scope["method"] == "GET":
-                await self._live(caller, asked, receive, send)
+            if scope["method"] == "GET" and not self._closed:
+                stream = _Stream(self._tailer, caller, send, self._clock_s)
+                self._open.add(stream)
+                try:
+                    await stream.live(receive, last_event_id, from_start=from_start)
+                finally:
+                    self._open.discard(stream)
             async with asyncio.timeout(FAREWELL_S_MAX):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except OSError:  # a timeout is one: then the server closes a connection whose answer isn't finished
             log.info("a stream of wallet %s ends: its client left, or doesn't read", caller.wallet)
 
-    async def _live(self, caller: Caller, asked: _Asked, receive: Receive, send: Send) -> None:
-        """Tell the stream until it is over, or `close`. Raises OSError if the client left, or doesn't read."""
-        life = asyncio.timeout(0 if self._closed else None)
+
+class _Stream:
+    """One open stream."""
+
+    __slots__ = (
+        "_caller", "_clock_s", "_heartbeat", "_is_behind", "_life", "_loop", "_position", "_send", "_tail", "_tailer",
+        "_telling", "_turn", "_unsaid",
+    )  # fmt: skip
+
+    def __init__(self, tailer: Tailer, caller: Caller, send: Send, clock_s: Callable[[], float]) -> None:
+        self._tailer = tailer
+        self._caller = caller
+        self._send = send
+        self._clock_s = clock_s
+        self._loop = asyncio.get_running_loop()
+        self._life = asyncio.timeout(None)
+        self._telling: asyncio.Task[None] | None = None
+
+    async def live(self, receive: Receive, last_event_id: str | None, *, from_start: bool) -> None:
+        """Tell the stream until the client leaves, or something ends it."""
         try:
-            async with life:
-                self._lives.add(life)
-                await self._tell(caller, asked, receive, send)
+            async with self._life:
+                head = await self._tailer.head(self._caller.wallet)
+                self._position, self._unsaid = begin(head, last_event_id, from_start=from_start)
+                self._tail = self._tailer.join(self._caller.wallet, head, self)
+                self._turn, self._is_behind = self._tail.turn, self._position != self._tail.page.upto
+                self._heartbeat = self._loop.call_later(HEARTBEAT_S, self._beat)
+                try:
+                    self.wake()
+                    while (await receive())["type"] != "http.disconnect":
+                        pass
+                finally:
+                    self._heartbeat.cancel()
+                    self._tailer.leave(self._tail, self)
+                    if self._telling is not None:
+                        self._telling.cancel()
+                        await asyncio.wait([self._telling])
         except LedgerError as error:
-            log.error("a stream of wallet %s ends: %s", caller.wallet, error)  # noqa: TRY400 - one line says it
+            log.error("a stream of wallet %s can't begin: %s", self._caller.wallet, error)  # noqa: TRY400
         except TimeoutError:
-            if not life.expired():
-                raise
-        finally:
-            self._lives.discard(life)
+            pass  # `end`: nothing else here has a time limit
 
-    async def _tell(self, caller: Caller, asked: _Asked, receive: Receive, send: Send) -> None:
-        head = await self._tailer.head(caller.wallet)
-        position, opening = begin(head, asked.last_event_id, from_start=asked.from_start)
-        await _write(send, opening)
-        loop = asyncio.get_running_loop()
-        heartbeat_at = loop.time() + HEARTBEAT_S
-        tail = self._tailer.join(caller.wallet, head)
+    def end(self) -> None:
+        """End the stream at once, whatever it does."""
+        if self._life.when() is None:
+            self._life.reschedule(0)
+
+    def wake(self) -> None:
+        """Tell what there is to tell, unless that is under way."""
+        if self._telling is None:
+            self._telling = self._loop.create_task(self._tell())
+
+    async def _tell(self) -> None:
         try:
-            turn, is_behind = tail.turn, position != tail.page.upto
-            while await _stays(receive, tail, 0 if is_behind or turn != tail.turn else heartbeat_at):
-                if loop.time() >= heartbeat_at:
-                    if self._is_over(caller):
-                        return
-                    await _write(send, HEARTBEAT)
-                    heartbeat_at = loop.time() + HEARTBEAT_S
-                if is_behind or turn != tail.turn:
-                    turn = tail.turn
-                    page = await self._tailer.page(tail, position)
-                    if page.frames:
-                        await _write(send, page.frames)
-                    position, is_behind = page.upto, page.more
+            while True:
+                if self._unsaid:
+                    body, self._unsaid = self._unsaid, b""
+                elif self._is_behind or self._turn != self._tail.turn:
+                    self._turn = self._tail.turn
+                    page = await self._tailer.page(self._tail, self._position)
+                    self._position, self._is_behind, body = page.upto, page.more, page.frames
+                else:
+                    break
+                if body:
+                    await self._write(body)
+        except LedgerError:  # the tailer has said it, once for all who wanted the page
+            self.end()
+        except OSError as left:
+            log.info("a stream of wallet %s ends: %s", self._caller.wallet, left)
+            self.end()
+        except Exception:
+            log.exception("a stream of wallet %s ends", self._caller.wallet)
+            self.end()
         finally:
-            self._tailer.leave(tail)
+            self._telling = None
 
-    def _is_over(self, caller: Caller) -> bool:
-        """Tell whether a stream may no longer go on: its token has expired, or nobody knows whether it is complete."""
-        if caller.expires_at_s is not None and self._clock_s() >= caller.expires_at_s:
+    async def _write(self, body: bytes) -> None:
+        deadline = self._loop.call_later(WRITE_S_MAX, self.end)
+        try:
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        finally:
+            deadline.cancel()
+
+    def _beat(self) -> None:
+        """Send a heartbeat, in a rhythm of its own however much else is told, or end what may not go on."""
+        if self._is_over():
+            self.end()
+            return
+        self._unsaid = self._unsaid or HEARTBEAT
+        self.wake()
+        self._heartbeat = self._loop.call_later(HEARTBEAT_S, self._beat)
+
+    def _is_over(self) -> bool:
+        """Tell whether the token has expired, or nobody knows any more whether the stream is complete."""
+        expires_at_s = self._caller.expires_at_s
+        if expires_at_s is not None and self._clock_s() >= expires_at_s:
             return True
-        return asyncio.get_running_loop().time() - self._tailer.looked_at_s > LEDGER_UNSEEN_S_MAX
+        return self._loop.time() - self._tailer.looked_at_s > LEDGER_UNSEEN_S_MAX
 
 
-class _Asked(NamedTuple):
-    """Where the client wants to begin."""
+class StreamFirst:
+    """Middleware that hands streams to their endpoint before the router: what stands around one costs it memory."""
 
-    last_event_id: str | None
-    from_start: bool
+    def __init__(self, app: ASGIApp, stream: StreamEndpoint) -> None:
+        self._app = app
+        self._stream = stream
 
-
-async def _stays(receive: Receive, tail: Tail, until: float) -> bool:
-    """Sleep until the tail moves, or the loop's time is `until`; return whether the client is still there."""
-    alarm = asyncio.timeout_at(until)
-    try:
-        async with alarm:
-            tail.alarms.add(alarm)
-            while (await receive())["type"] != "http.disconnect":
-                pass
-    except TimeoutError:
-        return True
-    finally:
-        tail.alarms.discard(alarm)
-    return False
-
-
-async def _write(send: Send, body: bytes) -> None:
-    """Send `body`. Raises OSError if the client doesn't take it in time, or, as some servers tell, has left."""
-    async with asyncio.timeout(WRITE_S_MAX):
-        await send({"type": "http.response.body", "body": body, "more_body": True})
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Answer one request; other methods than GET and HEAD are the router's to refuse."""
+        is_stream = (
+            scope["type"] == "http"
+            and scope["path"] == scope.get("root_path", "") + PATH
+            and scope["method"] in {"GET", "HEAD"}
+        )
+        return (self._stream if is_stream else self._app)(scope, receive, send)

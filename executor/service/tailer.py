@@ -18,7 +18,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from executor.errors import LedgerError
 from executor.ledger import EVERYBODY
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from executor.ledger import Ledger
 
-__all__ = ["Tail", "Tailer"]
+__all__ = ["Follower", "Tail", "Tailer"]
 
 log = logging.getLogger("executor.service")
 
@@ -42,10 +42,17 @@ READERS_MAX: Final = 4
 T = TypeVar("T")
 
 
+class Follower(Protocol):
+    """A stream."""
+
+    def wake(self) -> None:
+        """Look at the tail, soon."""
+
+
 class Tail:
     """A wallet that streams follow."""
 
-    __slots__ = ("alarms", "followers", "page", "turn", "wallet")
+    __slots__ = ("followers", "page", "turn", "wallet")
 
     def __init__(self, wallet: str, head: Position) -> None:
         self.wallet = wallet
@@ -53,22 +60,18 @@ class Tail:
         """The newest."""
         self.turn = 0
         """Rises with each new page. Whoever has seen an older turn is behind."""
-        self.followers = 0
-        self.alarms: set[asyncio.Timeout] = set()
-        """Of the streams that sleep until the next turn."""
+        self.followers: set[Follower] = set()
 
     def move(self, page: Page) -> None:
-        """Take the next page, and wake whoever sleeps."""
+        """Take the next page."""
         self.page = page
         self.wake()
 
     def wake(self) -> None:
         """Have every stream look again."""
         self.turn += 1
-        for alarm in self.alarms:
-            if not alarm.expired():  # else it went off by itself, this very moment
-                alarm.reschedule(0)
-        self.alarms.clear()
+        for follower in self.followers:
+            follower.wake()
 
 
 class Tailer:
@@ -94,17 +97,17 @@ class Tailer:
         self.looked_at_s = asyncio.get_running_loop().time()
         return head
 
-    def join(self, wallet: str, head: Position) -> Tail:
+    def join(self, wallet: str, head: Position, follower: Follower) -> Tail:
         """Follow `wallet`, whose head was just read; give it back by `leave`."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="tailer")
         tail = self._tails.setdefault(wallet, Tail(wallet, head))
-        tail.followers += 1
+        tail.followers.add(follower)
         return tail
 
-    def leave(self, tail: Tail) -> None:
+    def leave(self, tail: Tail, follower: Follower) -> None:
         """Follow no longer."""
-        tail.followers -= 1
+        tail.followers.discard(follower)
         if not tail.followers and self._tails.get(tail.wallet) is tail:
             del self._tails[tail.wallet]
 
@@ -186,8 +189,9 @@ class Tailer:
 
     def _has_read(self, what: tuple[str, Position], reading: asyncio.Future[Page]) -> None:
         del self._reading[what]
-        if not reading.cancelled():
-            reading.exception()  # seen, even if all who waited have left
+        error = None if reading.cancelled() else reading.exception()
+        if error is not None:
+            log.error("streams of wallet %s end: %s", what[0], error)
 
     def _in_thread(self, call: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)

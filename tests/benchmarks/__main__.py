@@ -4,7 +4,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import fires, history, postgres, signing, verification
+from tests.benchmarks import fires, history, postgres, signing, streams, verification
 
 MEASURED = (
     *verification.MEASURED,
@@ -12,6 +12,7 @@ MEASURED = (
     *signing.MEASURED,
     *postgres.MEASURED,
     *history.MEASURED,
+    *streams.MEASURED,
 )
 
 
