@@ -1,55 +1,25 @@
 """The event stream over a real socket, served by uvicorn in a thread."""
 
-import asyncio
-import contextlib
 import signal
 import socket
 import subprocess
 import sys
-import threading
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount, Router
 
-from executor.errors import LedgerError
 from executor.guard import AsyncGuard
 from executor.service import Settings, bind, create_app
-from executor.service.server import _Server
-from executor.service.tailer import Tailer
+from tests.executor.service.served import served, stream
 from tests.support import WALLET, Setup, key, uuid
 
 
 @pytest.fixture
 def url(setup):
-    app = create_app(AsyncGuard(setup.guard), Settings(wallet_address_streams=True))
-    bound = bind("127.0.0.1", 0)
-    server = _Server(app)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-    thread.start()
-    yield f"http://127.0.0.1:{bound.getsockname()[1]}/api/agents/stream?walletAddress={setup.wallet}"
-    server.should_exit = True
-    thread.join(60)
-    assert not thread.is_alive()
-
-
-@contextlib.contextmanager
-def stream(url, headers=None):
-    """Open a stream and hand over an iterator of its frames, the first already read."""
-    with httpx.Client(timeout=60) as client, client.stream("GET", url, headers=headers) as response:
-        assert response.status_code == 200
-        assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
-        yield frames(response.iter_lines())
-
-
-def frames(lines):
-    fields = {}
-    for line in lines:
-        if line:
-            name, _, value = line.partition(": ")
-            fields[name] = value
-        else:
-            yield fields
-            fields = {}
+    with served(create_app(AsyncGuard(setup.guard), Settings(wallet_address_streams=True))) as address:
+        yield f"{address}/api/agents/stream?walletAddress={setup.wallet}"
 
 
 def refuse(setup, *numbers):
@@ -173,6 +143,26 @@ def test_only_get(url):
     assert httpx.post(url, timeout=60).status_code == 405
 
 
+def test_the_head_of_a_stream_ends(url):
+    answer = httpx.head(url, timeout=60)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+
+
+@pytest.mark.parametrize("make", [Router, Starlette], ids=["a router", "an application"])
+def test_it_runs_below_a_path_of_another_application_whose_lifespan_it_never_sees(setup, make):
+    service = create_app(AsyncGuard(setup.guard), Settings(wallet_address_streams=True))
+    app = make(routes=[Mount("/below", service)])
+    app.state = service.state
+    with (
+        served(app) as address,
+        stream(f"{address}/below/api/agents/stream?walletAddress={setup.wallet}") as following,
+    ):
+        next(following)
+        setup.activate()
+        refuse(setup, 1)
+        assert told(next(following)) == ids(setup, 1)[0]
+
+
 def test_heartbeats_are_comments(setup, url, monkeypatch):
     monkeypatch.setattr("executor.service.stream.HEARTBEAT_S", 0.05)
     setup.activate()
@@ -214,28 +204,3 @@ def test_a_taken_port_is_an_error():
         taken.listen()
         with pytest.raises(OSError, match="in use"):
             bind("127.0.0.1", taken.getsockname()[1])
-
-
-def test_a_database_that_fails_ends_streams_and_not_the_tailer(setup):
-    setup.activate()
-
-    class Failing:
-        def __init__(self, ledger):
-            self.ledger, self.failures = ledger, 1
-
-        def head_seqs(self, wallets):
-            if self.failures:
-                self.failures -= 1
-                raise LedgerError("the disk is gone")
-            return self.ledger.head_seqs(wallets)
-
-    async def watch():
-        tailer = Tailer(Failing(setup.guard.ledger))
-        async with tailer.running():
-            left = asyncio.ensure_future(tailer.moved_past(setup.wallet, 0))
-            asyncio.get_running_loop().call_soon(left.cancel)  # a client that leaves just then
-            with pytest.raises(Exception, match="the disk is gone"):
-                await asyncio.wait_for(tailer.moved_past(setup.wallet, 0), 60)
-            await asyncio.wait_for(tailer.moved_past(setup.wallet, 0), 60)
-
-    asyncio.run(watch())

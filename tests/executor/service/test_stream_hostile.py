@@ -1,0 +1,188 @@
+"""Clients that don't play by the rules, and clients whose time is over: the others notice nothing."""
+
+import gc
+import socket
+import sys
+import time
+from contextlib import ExitStack
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from executor.guard import AsyncGuard
+from executor.service import Settings, bind, create_app, server
+from executor.service.auth import Authentication, Caller
+from executor.service.parts import Parts
+from executor.service.stream import StreamEndpoint, _Stream
+from executor.service.tailer import Tailer
+from tests.executor.service.served import served, stream
+from tests.support import until, uuid
+
+LONG = "x" * 20_000
+LATE_S_MAX = 5
+"""For others' events beside hostile clients: far less than any deadline that would have to pass first."""
+
+
+@pytest.fixture
+def address(sqlite_setup):
+    sqlite_setup.activate()
+    with served(create_app(AsyncGuard(sqlite_setup.guard), Settings(wallet_address_streams=True))) as address:
+        yield address
+
+
+def url_of(address, setup):
+    return f"{address}/api/agents/stream?walletAddress={setup.wallet}"
+
+
+def arm(setup, condition):
+    setup.guard.arm_trigger(setup.wallet, uuid(1), condition)
+
+
+def connect(address, setup, more=""):
+    """Send a stream's request, with a receive buffer as small as can be."""
+    host, port = address.removeprefix("http://").split(":")
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+    client.settimeout(60)
+    client.connect((host, int(port)))
+    path = f"/api/agents/stream?walletAddress={setup.wallet}{more}"
+    client.sendall(f"GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n".encode())
+    return client
+
+
+def open_streams():
+    return sum(isinstance(each, _Stream) for each in gc.get_objects())
+
+
+def tells_at_once(setup, following, condition):
+    begun = time.monotonic()
+    arm(setup, condition)
+    while condition not in next(following).get("data", ""):
+        pass
+    assert time.monotonic() - begun < LATE_S_MAX
+
+
+def test_a_client_that_stops_reading_is_dropped_and_the_others_are_told_meanwhile(sqlite_setup, address, monkeypatch):
+    monkeypatch.setattr("executor.service.stream.WRITE_S_MAX", 1.0)
+    monkeypatch.setattr("executor.service.rounds.SWEEP_S", 0.1)
+    for _ in range(40):
+        arm(sqlite_setup, LONG)
+    with ExitStack() as stack, stream(url_of(address, sqlite_setup)) as following:
+        next(following)
+        for _ in range(3):
+            stack.enter_context(connect(address, sqlite_setup, "&from=start"))
+        until(lambda: open_streams() == 4)
+        tells_at_once(sqlite_setup, following, "beside them")
+        until(lambda: open_streams() == 1)
+        tells_at_once(sqlite_setup, following, "after them")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the option is Linux's")
+def test_the_kernel_drops_a_peer_that_answers_nothing(monkeypatch):
+    """As one whose cable was cut: its kernel acknowledges nothing more, and shuts its window for good."""
+    monkeypatch.setattr(server, "UNANSWERED_MS_MAX", 1_000)
+    with bind("127.0.0.1", 0) as listening, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+        client.connect(listening.getsockname())
+        accepted, _ = listening.accept()
+        with accepted:
+            accepted.settimeout(60)
+            with pytest.raises(OSError, match="timed out") as dropped:
+                while True:
+                    accepted.send(b"x" * 1_000)
+            assert dropped.value.errno is not None  # the kernel's word, not the time limit's
+
+
+def test_the_kernel_holds_little_back_for_a_client_that_does_not_read():
+    with bind("127.0.0.1", 0) as listening, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+        client.connect(listening.getsockname())
+        accepted, _ = listening.accept()
+        with accepted:
+            accepted.setblocking(False)
+            held = 0
+            with pytest.raises(BlockingIOError):
+                while True:
+                    held += accepted.send(b"x" * 1_000)
+            assert held < 256 * 1_024
+
+
+def test_a_stop_waits_for_no_client_that_does_not_read(sqlite_setup):
+    sqlite_setup.activate()
+    for _ in range(40):
+        arm(sqlite_setup, LONG)
+    app = create_app(AsyncGuard(sqlite_setup.guard), Settings(wallet_address_streams=True))
+    with ExitStack() as stack:
+        with served(app) as address, stream(url_of(address, sqlite_setup)) as following:
+            next(following)
+            client = stack.enter_context(connect(address, sqlite_setup, "&from=start"))
+            until(lambda: open_streams() == 2)
+            begun = time.monotonic()
+            app.state.close_streams()
+            assert list(following) == []
+            until(lambda: open_streams() == 0)
+            assert time.monotonic() - begun < LATE_S_MAX
+            client.close()
+
+
+def come_and_go(sqlite_setup, address, count):
+    with stream(url_of(address, sqlite_setup)) as following:
+        next(following)
+        for number in range(count):
+            with connect(address, sqlite_setup) as client:
+                if number % 3:
+                    client.recv(1_000)
+                if number % 2:  # a reset, not a farewell
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        tells_at_once(sqlite_setup, following, "undisturbed")
+        until(lambda: open_streams() == 1)
+
+
+def test_clients_that_come_and_go_leave_nothing_behind(sqlite_setup, address):
+    come_and_go(sqlite_setup, address, 200)
+
+
+@pytest.mark.campaign
+def test_ten_thousand_clients_that_come_and_go_leave_nothing_behind(sqlite_setup, address):
+    come_and_go(sqlite_setup, address, 10_000)
+
+
+class OneToken(Authentication):
+    """Takes everybody for `wallet`, by a token that ends at 100 s."""
+
+    def __init__(self, wallet):
+        self.wallet = wallet
+
+    async def stream_caller(self, _request):
+        return Caller(self.wallet, expires_at_s=100)
+
+
+@pytest.mark.parametrize("is_busy", [False, True], ids=["nothing happens", "events all the time"])
+def test_a_token_that_expires_ends_its_stream_at_the_next_heartbeat(sqlite_setup, monkeypatch, is_busy):
+    monkeypatch.setattr("executor.service.stream.HEARTBEAT_S", 0.3)
+    sqlite_setup.activate()
+    now_s = [99.9]
+    guard = AsyncGuard(sqlite_setup.guard)
+    settings = Settings()
+    parts = Parts(guard, settings, OneToken(sqlite_setup.wallet), Tailer(guard.guard.ledger), None)
+    endpoint = StreamEndpoint(parts, clock_s=lambda: now_s[0])
+    app = Starlette(routes=[Route("/", endpoint)])
+    app.state.close_streams = endpoint.close
+    with served(app) as address, httpx.Client(timeout=60) as client, client.stream("GET", address) as response:
+        lines = response.iter_lines()
+        while next(lines) != ": heartbeat":
+            pass
+        now_s[0] = 100.0
+        left = 0
+        for line in lines:
+            assert line != ": heartbeat"
+            left += 1
+            if is_busy and line.startswith(("retry", "data")):
+                arm(sqlite_setup, "busy")
+        assert left < 10_000
+        if is_busy:
+            with stream(address) as following:
+                next(following)
+                now_s[0] = 0.0
