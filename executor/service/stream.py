@@ -69,7 +69,10 @@ class StreamEndpoint:
         self._closed = False
 
     def close(self) -> None:
-        """End every stream at once, and from now on those that open: clients come back to whoever listens then."""
+        """End every stream at once, and from now on those that open: clients come back to whoever listens then.
+
+        To be called in the thread of the event loop.
+        """
         self._closed = True
         for stream in self._open:
             stream.end()

@@ -113,7 +113,8 @@ class Tailer:
 
     async def page(self, tail: Tail, after: Position) -> Page:
         """Return the page that follows `after`, read once for all who ask meanwhile. Raises LedgerError."""
-        return tail.page if tail.page.after == after else await self._read(tail.wallet, after)
+        newest = tail.page
+        return newest if newest.after == after != newest.upto else await self._read(tail.wallet, after)
 
     # The task
 

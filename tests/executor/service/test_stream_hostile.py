@@ -1,6 +1,5 @@
 """Clients that don't play by the rules, and clients whose time is over: the others notice nothing."""
 
-import gc
 import socket
 import sys
 import time
@@ -15,7 +14,7 @@ from executor.guard import AsyncGuard
 from executor.service import Settings, bind, create_app, server
 from executor.service.auth import Authentication, Caller
 from executor.service.parts import Parts
-from executor.service.stream import StreamEndpoint, _Stream
+from executor.service.stream import StreamEndpoint
 from executor.service.tailer import Tailer
 from tests.executor.service.served import served, stream
 from tests.support import until, uuid
@@ -26,9 +25,14 @@ LATE_S_MAX = 5
 
 
 @pytest.fixture
-def address(sqlite_setup):
+def app(sqlite_setup):
     sqlite_setup.activate()
-    with served(create_app(AsyncGuard(sqlite_setup.guard), Settings(wallet_address_streams=True))) as address:
+    return create_app(AsyncGuard(sqlite_setup.guard), Settings(wallet_address_streams=True))
+
+
+@pytest.fixture
+def address(app):
+    with served(app) as address:
         yield address
 
 
@@ -52,8 +56,8 @@ def connect(address, setup, more=""):
     return client
 
 
-def open_streams():
-    return sum(isinstance(each, _Stream) for each in gc.get_objects())
+def open_streams(app):
+    return len(app.state.close_streams.__self__._open)
 
 
 def tells_at_once(setup, following, condition):
@@ -64,7 +68,9 @@ def tells_at_once(setup, following, condition):
     assert time.monotonic() - begun < LATE_S_MAX
 
 
-def test_a_client_that_stops_reading_is_dropped_and_the_others_are_told_meanwhile(sqlite_setup, address, monkeypatch):
+def test_a_client_that_stops_reading_is_dropped_and_the_others_are_told_meanwhile(
+    sqlite_setup, app, address, monkeypatch
+):
     monkeypatch.setattr("executor.service.stream.WRITE_S_MAX", 1.0)
     monkeypatch.setattr("executor.service.rounds.SWEEP_S", 0.1)
     for _ in range(40):
@@ -73,9 +79,9 @@ def test_a_client_that_stops_reading_is_dropped_and_the_others_are_told_meanwhil
         next(following)
         for _ in range(3):
             stack.enter_context(connect(address, sqlite_setup, "&from=start"))
-        until(lambda: open_streams() == 4)
+        until(lambda: open_streams(app) == 4)
         tells_at_once(sqlite_setup, following, "beside them")
-        until(lambda: open_streams() == 1)
+        until(lambda: open_streams(app) == 1)
         tells_at_once(sqlite_setup, following, "after them")
 
 
@@ -90,8 +96,7 @@ def test_the_kernel_drops_a_peer_that_answers_nothing(monkeypatch):
         with accepted:
             accepted.settimeout(60)
             with pytest.raises(OSError, match="timed out") as dropped:
-                while True:
-                    accepted.send(b"x" * 1_000)
+                accepted.sendall(b"x" * 10_000_000)
             assert dropped.value.errno is not None  # the kernel's word, not the time limit's
 
 
@@ -102,32 +107,25 @@ def test_the_kernel_holds_little_back_for_a_client_that_does_not_read():
         accepted, _ = listening.accept()
         with accepted:
             accepted.setblocking(False)
-            held = 0
-            with pytest.raises(BlockingIOError):
-                while True:
-                    held += accepted.send(b"x" * 1_000)
-            assert held < 256 * 1_024
+            assert accepted.send(b"x" * 10_000_000) < 256 * 1_024
 
 
-def test_a_stop_waits_for_no_client_that_does_not_read(sqlite_setup):
-    sqlite_setup.activate()
+def test_a_stop_waits_for_no_client_that_does_not_read(sqlite_setup, app, monkeypatch):
+    monkeypatch.setattr(server, "UNANSWERED_MS_MAX", 1_000)
     for _ in range(40):
         arm(sqlite_setup, LONG)
-    app = create_app(AsyncGuard(sqlite_setup.guard), Settings(wallet_address_streams=True))
     with ExitStack() as stack:
-        with served(app) as address, stream(url_of(address, sqlite_setup)) as following:
+        with served(app) as address:
+            following = stack.enter_context(stream(url_of(address, sqlite_setup)))
             next(following)
-            client = stack.enter_context(connect(address, sqlite_setup, "&from=start"))
-            until(lambda: open_streams() == 2)
+            stack.enter_context(connect(address, sqlite_setup, "&from=start"))
+            until(lambda: open_streams(app) == 2)
             begun = time.monotonic()
-            app.state.close_streams()
-            assert list(following) == []
-            until(lambda: open_streams() == 0)
-            assert time.monotonic() - begun < LATE_S_MAX
-            client.close()
+        assert time.monotonic() - begun < LATE_S_MAX
+        assert list(following) == []
 
 
-def come_and_go(sqlite_setup, address, count):
+def come_and_go(sqlite_setup, app, address, count):
     with stream(url_of(address, sqlite_setup)) as following:
         next(following)
         for number in range(count):
@@ -137,16 +135,16 @@ def come_and_go(sqlite_setup, address, count):
                 if number % 2:  # a reset, not a farewell
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         tells_at_once(sqlite_setup, following, "undisturbed")
-        until(lambda: open_streams() == 1)
+        until(lambda: open_streams(app) == 1)
 
 
-def test_clients_that_come_and_go_leave_nothing_behind(sqlite_setup, address):
-    come_and_go(sqlite_setup, address, 200)
+def test_clients_that_come_and_go_leave_nothing_behind(sqlite_setup, app, address):
+    come_and_go(sqlite_setup, app, address, 200)
 
 
 @pytest.mark.campaign
-def test_ten_thousand_clients_that_come_and_go_leave_nothing_behind(sqlite_setup, address):
-    come_and_go(sqlite_setup, address, 10_000)
+def test_ten_thousand_clients_that_come_and_go_leave_nothing_behind(sqlite_setup, app, address):
+    come_and_go(sqlite_setup, app, address, 10_000)
 
 
 class OneToken(Authentication):
@@ -175,14 +173,9 @@ def test_a_token_that_expires_ends_its_stream_at_the_next_heartbeat(sqlite_setup
         while next(lines) != ": heartbeat":
             pass
         now_s[0] = 100.0
-        left = 0
+        if is_busy:
+            arm(sqlite_setup, "busy")
         for line in lines:
             assert line != ": heartbeat"
-            left += 1
-            if is_busy and line.startswith(("retry", "data")):
+            if line.startswith("data"):
                 arm(sqlite_setup, "busy")
-        assert left < 10_000
-        if is_busy:
-            with stream(address) as following:
-                next(following)
-                now_s[0] = 0.0
