@@ -9,7 +9,7 @@ by themselves, too.
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from queue import Empty, SimpleQueue
@@ -60,7 +60,7 @@ class Hints:
         self._closed = threading.Event()
 
     def close(self) -> None:
-        """Tell and hear nothing more."""
+        """Send on what was left, and hear nothing more."""
         self._closed.set()
         self._left.put(())
         if self._sender is not None:
@@ -92,7 +92,7 @@ class Hints:
 
     def _keep(self, use: Callable[[Any], None], ended: threading.Event) -> None:
         """Lend `use` a driver's connection that commits each statement, and another after each that fails."""
-        while not (ended.is_set() or self._closed.is_set()):
+        while True:
             try:
                 connection = self._engine.raw_connection()
                 try:
@@ -103,25 +103,27 @@ class Hints:
                     connection.invalidate()  # it is not as others need it
             except self._errors:
                 ended.wait(AGAIN_S)
+            if ended.is_set() or self._closed.is_set():
+                return
 
     def _send(self, driver: Any) -> None:  # noqa: ANN401 - the driver is an extra
         self._sender_pid = driver.info.backend_pid
         driver.execute("SET synchronous_commit TO off")
         cursor = Cursor(driver.cursor(), self._engine.dialect)
-        while not self._closed.is_set():
-            wallets = iter(self._gathered())
+        while gathered := self._gathered():
+            wallets = iter(gathered)
             while some := " ".join(islice(wallets, WALLETS_A_NOTICE_MAX)):
                 cursor.send(NOTIFY, wallets=some)
             self._closed.wait(PAUSE_S)
 
     def _gathered(self) -> set[str]:
-        """Wait for word; return the wallets of all that was left by then."""
-        gathered = set(self._left.get())
-        try:
+        """Wait for word; return the wallets of all that was left by then. Nothing: it is closed."""
+        gathered: set[str] = set()
+        with suppress(Empty):
+            gathered.update(self._left.get(block=not self._closed.is_set()))
             while True:
                 gathered.update(self._left.get_nowait())
-        except Empty:
-            return gathered
+        return gathered
 
     def _listen(self, told: Callable[[Collection[str]], None], ended: threading.Event, driver: Any) -> None:  # noqa: ANN401
         driver.execute(f"LISTEN {CHANNEL}")
