@@ -16,8 +16,8 @@ from sqlalchemy import BigInteger, bindparam, create_engine, event, func, select
 from executor.errors import LedgerError
 from executor.ledger import statements as sql
 from executor.ledger.ahead import HALTS_LOCK, LOCK_AND_READ_FUNCTION, AnsweredCursor
-from executor.ledger.pipeline import Pipeline
 from executor.ledger.hints import Hints
+from executor.ledger.pipeline import Pipeline
 from executor.ledger.revision import create_or_require, require
 from executor.ledger.statements import Cursor, Statement
 
