@@ -68,14 +68,15 @@ def tells_at_once(setup, following, condition):
     assert time.monotonic() - begun < LATE_S_MAX
 
 
-def test_a_client_that_stops_reading_is_dropped_and_the_others_are_told_meanwhile(
-    sqlite_setup, app, address, monkeypatch
-):
+def test_a_client_that_stops_reading_is_dropped_and_the_others_are_told_meanwhile(sqlite_setup, app, monkeypatch):
+    monkeypatch.setattr(server, "UNANSWERED_MS_MAX", 100_000)  # the kernel would drop it, too
+    monkeypatch.setattr("executor.service.stream.HEARTBEAT_S", 0.5)  # a write, even if nothing happens
     monkeypatch.setattr("executor.service.stream.WRITE_S_MAX", 1.0)
     monkeypatch.setattr("executor.service.rounds.SWEEP_S", 0.1)
     for _ in range(40):
         arm(sqlite_setup, LONG)
-    with ExitStack() as stack, stream(url_of(address, sqlite_setup)) as following:
+    with served(app) as address, ExitStack() as stack:
+        following = stack.enter_context(stream(url_of(address, sqlite_setup)))
         next(following)
         for _ in range(3):
             stack.enter_context(connect(address, sqlite_setup, "&from=start"))
