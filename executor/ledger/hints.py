@@ -15,10 +15,7 @@ from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, func, select
 from sqlalchemy.exc import SQLAlchemyError
-
-from executor.ledger.statements import Cursor, Statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -43,8 +40,6 @@ LOOK_S: Final = 0.5
 
 AGAIN_S: Final = 1.0
 """Before the next try to connect."""
-
-NOTIFY: Final = Statement(select(func.pg_notify(CHANNEL, bindparam("wallets"))))
 
 
 class Hints:
@@ -109,11 +104,10 @@ class Hints:
     def _send(self, driver: Any) -> None:  # noqa: ANN401 - the driver is an extra
         self._sender_pid = driver.info.backend_pid
         driver.execute("SET synchronous_commit TO off")
-        cursor = Cursor(driver.cursor(), self._engine.dialect)
         while gathered := self._gathered():
             wallets = iter(gathered)
             while some := " ".join(islice(wallets, WALLETS_A_NOTICE_MAX)):
-                cursor.send(NOTIFY, wallets=some)
+                driver.execute("SELECT pg_notify(%s, %s)", (CHANNEL, some))
             self._closed.wait(PAUSE_S)
 
     def _gathered(self) -> set[str]:
