@@ -27,7 +27,7 @@ from sqlalchemy import (
     Text,
 )
 
-__all__ = ["SCHEMA_VERSION", "alembic_version", "entries", "heads", "ledger", "metadata", "session_secrets"]
+__all__ = ["SCHEMA_VERSION", "alembic_version", "entries", "heads", "ledger", "metadata", "session_secrets", "spent"]
 
 SCHEMA_VERSION: Final = 1
 """Of what sealed content says; which tables there are, `executor.ledger.revision` says."""
@@ -121,6 +121,20 @@ session_secrets = Table(
     Column("box", LargeBinary, nullable=False),
 )
 """Session keys, encrypted under the vault's master key."""
+
+spent = Table(
+    "spent",
+    metadata,
+    Column("wallet", Text, primary_key=True),
+    Column("token_hash", Text, primary_key=True),
+    Column("expires_at_ms", BigInteger, nullable=False),
+    Index("spent_by_expiry", "expires_at_ms"),
+)
+"""What may be used once, and was: stream tickets and sign-in challenges, by their SHA-256, until they are over anyway.
+
+It isn't sealed. Who can write here and takes a row away can replay what they have seen on its way, within its minutes:
+a ticket reads one wallet's events, a challenge with its signature gives a token of the wallet that signed it. No permit
+and no cap rests on it."""
 
 alembic_version = Table(
     "alembic_version",

@@ -8,11 +8,23 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from sqlalchemy import BigInteger, bindparam, delete, extract, func, insert, literal_column, select, union_all, update
+from sqlalchemy import (
+    BigInteger,
+    bindparam,
+    delete,
+    extract,
+    func,
+    insert,
+    literal_column,
+    select,
+    tuple_,
+    union_all,
+    update,
+)
 from sqlalchemy import Table as SqlTable
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
-from executor.ledger.schema import entries, heads, ledger, session_secrets
+from executor.ledger.schema import entries, heads, ledger, session_secrets, spent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -246,3 +258,19 @@ SCAN_SECRETS: Final = Statement(
     .where(session_secrets.c.wallet == bindparam("of_wallet"))
     .order_by(session_secrets.c.agent_id)
 )
+
+SPEND: Final = Statement(
+    insert_or(spent)
+    .values({column.name: bindparam(column.name) for column in spent.c})
+    .on_conflict_do_nothing()
+    .returning(spent.c.token_hash)
+)
+"""Answers nothing if it was spent before: of two replicas that insert at once, one waits for the other."""
+_over = (
+    select(spent.c.wallet, spent.c.token_hash)
+    .where(spent.c.expires_at_ms < bindparam("before_ms"))
+    .order_by(spent.c.expires_at_ms)
+    .limit(COUNT_MAX)
+    .with_for_update(skip_locked=True)
+)
+FORGET_SPENT: Final = Statement(delete(spent).where(tuple_(spent.c.wallet, spent.c.token_hash).in_(_over)))

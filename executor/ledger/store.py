@@ -60,7 +60,12 @@ __all__ = ["Ledger"]
 LEDGER_TAG: Final = b"holdfire/ledger/v1"
 ID_BYTES: Final = 8
 
+FORGOTTEN_AFTER_MS: Final = 600_000
+"""Nothing that may be used once lives on a clock that stands so far behind."""
+FORGOTTEN_AT_ONCE_MAX: Final = 100
+
 T = TypeVar("T")
+W = TypeVar("W", bound="_Change[Any] | _Spending")
 
 if TYPE_CHECKING:
     Store: TypeAlias = SqliteStore | PostgresStore
@@ -77,7 +82,7 @@ class Ledger:
         self._seals = Seals(seal_keys, made.ledger_id)
         self._host_clock = clock is None
         self._clock: Clock = clock or SystemClock()
-        self._turns: Turns[_Change[Any]] = Turns(store.writers_max)
+        self._turns: Turns[_Change[Any] | _Spending] = Turns(store.writers_max)
         self._told: tuple[Callable[[Collection[str]], None], ...] = ()
         self.id: Final = made.ledger_id
         """In hex, for good: its chains and seals begin with it. No two ledgers share it, but copies of one do."""
@@ -203,7 +208,7 @@ class Ledger:
         made = self._make([_Change(wallet, work, ahead=ahead) for wallet, work, ahead in changes])
         return [change.outcome if change.fault is None else change.fault for change in made]
 
-    def _make(self, changes: list[_Change[T]]) -> list[_Change[T]]:
+    def _make(self, changes: list[W]) -> list[W]:
         """Queue `changes`, and commit what waits, until a transaction has taken them along."""
         if self._store.read_only:
             raise LedgerError("the ledger was opened read-only")
@@ -271,6 +276,18 @@ class Ledger:
         finally:
             self._told = tuple(each for each in self._told if each is not told)
 
+    def spend(self, wallet: str, token_hash: str, *, expires_at_ms: int) -> bool:
+        """Use up what `token_hash` names, for the wallet; tell whether this call did, and none before, on any replica.
+
+        It is kept until a while after `expires_at_ms`: the caller takes nothing that is over by a clock like ours.
+
+        Raises:
+            LedgerError: as `change`; it may be used up all the same.
+
+        """
+        (spending,) = self._make([_Spending(wallet, token_hash, expires_at_ms)])
+        return spending.result()
+
     def _view(self, cursor: Cursor, wallet: str) -> WalletView:
         head = self._head(cursor, sql.READ_HEAD, wallet)
         if head is None:
@@ -281,7 +298,7 @@ class Ledger:
         with told(self._store), self._store.reading() as cursor:
             return for_everybody(cursor, self._seals)
 
-    def _commit(self, changes: Sequence[_Change[Any]], attempts_max: int) -> None:
+    def _commit(self, changes: Sequence[_Change[Any] | _Spending], attempts_max: int) -> None:
         """Make `changes` in one transaction; if that fails, each in one of its own."""
         try:
             self._commit_together(changes, attempts_max)
@@ -299,11 +316,12 @@ class Ledger:
                 change.fault = _interrupted()
             raise
 
-    def _commit_together(self, changes: Sequence[_Change[Any]], attempts_max: int) -> None:
+    def _commit_together(self, changes: Sequence[_Change[Any] | _Spending], attempts_max: int) -> None:
         for attempt in range(1, attempts_max + 1):
             try:
                 with self._store.writing() as cursor:
-                    self._make_all(cursor, changes)
+                    self._spend_all(cursor, [each for each in changes if isinstance(each, _Spending)])
+                    self._make_all(cursor, [each for each in changes if isinstance(each, _Change)])
             except _driver(self._store).Error as error:
                 if not self._is_passing(error):
                     raise
@@ -324,6 +342,16 @@ class Ledger:
 
     def _is_passing(self, fault: Exception) -> bool:
         return isinstance(fault, _driver(self._store).Error) and self._store.is_passing(fault)
+
+    def _spend_all(self, cursor: Cursor, spendings: Sequence[_Spending]) -> None:
+        """Spend each, in one order, so that no two transactions wait for each other; forget some that are over."""
+        for each in sorted(spendings, key=attrgetter("wallet", "token_hash")):
+            each.fault = None
+            row = {"wallet": each.wallet, "token_hash": each.token_hash, "expires_at_ms": each.expires_at_ms}
+            each.outcome = cursor.one(sql.SPEND, **row) is not None
+        if spendings:
+            before_ms = self._clock() - FORGOTTEN_AFTER_MS
+            cursor.send(sql.FORGET_SPENT, before_ms=before_ms, count_max=FORGOTTEN_AT_ONCE_MAX)
 
     def _make_all(self, cursor: Cursor, changes: Sequence[_Change[Any]]) -> None:
         """Make each change, wallet by wallet in one order, so that no two transactions wait for each other."""
@@ -428,6 +456,25 @@ class _Change(Waiting, Generic[T]):
 
     def result(self) -> T:
         """Return the outcome, or raise what kept it from being one."""
+        if self.fault is not None:
+            raise self.fault
+        return self.outcome
+
+
+class _Spending(Waiting):
+    """What is used up with the changes that commit next: it belongs to no chain, and locks no wallet."""
+
+    def __init__(self, wallet: str, token_hash: str, expires_at_ms: int) -> None:
+        super().__init__()
+        self.wallet = wallet
+        self.token_hash = token_hash
+        self.expires_at_ms = expires_at_ms
+        self.again = False
+        self.fault: Exception | None = None
+        self.outcome = False
+
+    def result(self) -> bool:
+        """Tell whether this used it up, or raise what kept that from being known."""
         if self.fault is not None:
             raise self.fault
         return self.outcome

@@ -85,7 +85,7 @@ def test_made_by_opening_it_is_what_an_upgrade_makes(where, elsewhere):
     assert upgrade(elsewhere) == (None, REVISION)
     made, upgraded = everything(where), everything(elsewhere)
     assert made == upgraded
-    assert len(made[0]) == 5
+    assert len(made[0]) == 6
     assert len(made[1]) >= 20
     assert made[2] == [(REVISION,)]
 
@@ -134,14 +134,18 @@ def test_the_newest_revision_is_the_one_that_opening_makes():
     assert ScriptDirectory.from_config(config).get_heads() == [REVISION]
 
 
+BUT_ONE = ("entries", "heads", "ledger", "session_secrets", "spent")
+
 OTHER = {
     "newer": ["UPDATE alembic_version SET version_num = '9999'"],
     "older": ["UPDATE alembic_version SET version_num = '0000'"],
     "halfway, without a revision": ["DELETE FROM alembic_version"],
     "halfway, without where it stands": ["DROP TABLE alembic_version"],
-    "halfway, of two revisions": ["INSERT INTO alembic_version VALUES ('0003')"],
+    "halfway, of two revisions": ["INSERT INTO alembic_version VALUES ('9998')"],
     "halfway, without a table": ["DROP TABLE session_secrets"],
-    "halfway, with a table alone": [f"DROP TABLE {name}" for name in ("entries", "heads", "ledger", "session_secrets")],
+    "halfway, with a table alone": [
+        f"DROP TABLE {name}" for name in ("entries", "heads", "ledger", "session_secrets", "spent")
+    ],
 }
 
 
