@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from executor.service.settings import Settings
+    from executor.service.tickets import Tickets
 
 __all__ = ["Authentication", "Caller"]
 
@@ -38,9 +39,12 @@ CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
 class Authentication:
     """Tells who asks, or raises the `Problem` that says no."""
 
-    def __init__(self, settings: Settings, *, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, settings: Settings, *, tickets: Tickets | None = None, now_s: Callable[[], float] = time.time
+    ) -> None:
         """Read the keys that `settings` name. Raises SecretRefused."""
         self._settings = settings
+        self._tickets = tickets
         self._tokens = Tokens(settings, now_s)
         file = settings.operator_token_file
         self._operator_hash = None if file is None else sha256(read_secret(file)).digest()
@@ -63,6 +67,8 @@ class Authentication:
         """Return whose events `request` may read, and only those. Raises Problem."""
         if "authorization" in request.headers:
             return await self.caller(request)
+        if self._tickets is not None and "ticket" in request.query_params:
+            return await self._tickets.take(request.query_params["ticket"])
         wallet = request.query_params.get("walletAddress", "")
         if keys.decode_key(wallet) is None:
             raise Problem(400, "WALLET_MALFORMED", "`walletAddress` must be the base58 of 32 bytes")

@@ -12,6 +12,7 @@ import asyncio
 import hmac
 import json
 import logging
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import httpx
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from executor.service.settings import Settings
 
-__all__ = ["Caller", "Issuer", "JwksUnavailable", "KeySet", "Purpose", "TokenRefused", "Tokens"]
+__all__ = ["Caller", "Issuer", "JwksUnavailable", "KeySet", "Purpose", "TokenRefused", "Tokens", "spent_as"]
 
 log = logging.getLogger("executor.service")
 
@@ -200,6 +201,14 @@ class Purpose:
         except MALFORMED:
             raise TokenRefused from None
         return claims
+
+
+def spent_as(token: str) -> str:
+    """Return under which name a token of a `Purpose` is spent.
+
+    Of what its MAC covers alone: base64 has more than one spelling for the bytes of the MAC itself.
+    """
+    return sha256(token.rpartition(".")[0].encode()).hexdigest()
 
 
 class KeySet:
