@@ -32,7 +32,7 @@ from executor.limits import Limits
 from executor.operations import Halted, OperationsHere, signatures_in_doubt
 from executor.prices.quote import FixedPrices, Quote
 from executor.request import FireRequest
-from executor.seal import SEAL_KEY_BYTES, SealKeys
+from executor.seal import SealKeys
 from executor.service.calls import operator_socket_path
 from executor.status import show, status_of
 from executor.traces import load, replay, traces_folder
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from executor.operations import Operations
+    from executor.service.settings import Settings
 
 __all__ = ["main"]
 
@@ -141,7 +142,18 @@ def _parser() -> argparse.ArgumentParser:
     tracing.add_argument("signature", metavar="TXSIGNATURE", help="as the chain names the transaction, base58")
     _add_ledger(tracing)
     tracing.set_defaults(run=_trace)
+    _add_service(commands)
     return parser
+
+
+def _add_service(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    serving = commands.add_parser("serve", help="serve events, state and sign-in over HTTP, until interrupted")
+    serving.add_argument("--config", type=Path, required=True, metavar="FILE", help="the settings, as TOML")
+    serving.set_defaults(run=_serve)
+    config = commands.add_parser("config", help="look after settings").add_subparsers(required=True, metavar="COMMAND")
+    checking = config.add_parser("check", help="say what is wrong with settings, or what will hold; opens no ledger")
+    checking.add_argument("file", type=Path, metavar="FILE", help="the settings, as TOML")
+    checking.set_defaults(run=_check_config)
 
 
 def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -270,6 +282,45 @@ def _demo(arguments: argparse.Namespace) -> int:
     from executor.demo import run  # noqa: PLC0415 - it needs extras that the other commands don't
 
     return run(folder=arguments.dir, seed=arguments.seed, port=arguments.port if arguments.serve else None)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from executor.service import command  # noqa: PLC0415 - it needs extras that the other commands don't
+
+    settings, wrong = _settings(arguments.config)
+    if settings is None:
+        raise _Misuse("; ".join(wrong))
+    command.run(settings, lambda line: print(line, flush=True))
+    return 0
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    from executor.service import command  # noqa: PLC0415 - the same
+
+    settings, wrong = _settings(arguments.file)
+    if settings is not None:
+        wrong = list(command.check(settings))
+    for line in wrong:
+        print(line)
+    if wrong or settings is None:
+        return 1
+    for name, value in settings:
+        print(f"{name} = {_told(value)}")
+    return 0
+
+
+def _settings(path: Path) -> tuple[Settings | None, Sequence[str]]:
+    """Return the settings in the file, or why they can't be used."""
+    from executor.service.settings import Settings, SettingsRefused  # noqa: PLC0415 - the same
+
+    try:
+        return Settings.read(path), ()
+    except SettingsRefused as refused:
+        return None, refused.lines
+
+
+def _told(value: object) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else "none" if value is None else str(value)
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -533,23 +584,7 @@ def _guard(ledger: Ledger, prices: FixedPrices | None = None) -> Guard:
 def _seal_keys(path: Path) -> SealKeys:
     data = _read(path)
     with _given(f"`{path}`"):
-        if not data.lstrip().startswith(b"{"):
-            return SealKeys.single(_key(data.decode("ascii", "replace")))
-        ring = parse(data)
-        match ring:
-            case {"current": str() as current, "keys": dict() as found}:
-                return SealKeys({key_id: _key(digits) for key_id, digits in found.items()}, current)
-    raise _Misuse(f'`{path}` must hold 64 hex digits, or {{"current": ID, "keys": {{ID: HEX, ...}}}}')
-
-
-def _key(digits: object) -> bytes:
-    try:
-        key = bytes.fromhex(str(digits))
-    except ValueError:
-        key = b""
-    if len(key) != SEAL_KEY_BYTES:
-        raise ValueError(f"a seal key must be {SEAL_KEY_BYTES} bytes in hex digits")
-    return key
+        return SealKeys.read(data)
 
 
 def _read_object(path: Path) -> dict[str, Any]:

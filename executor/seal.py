@@ -10,6 +10,8 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
+from permits.canonical import parse
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from hashlib import _Hash as Hash
@@ -56,6 +58,21 @@ class SealKeys:
         """Return a keyring of one key, called `1`."""
         return cls({"1": key}, "1")
 
+    @classmethod
+    def read(cls, data: bytes) -> SealKeys:
+        """Return the keyring in a file that holds `data`: a key's 64 hex digits, or a JSON object of keys.
+
+        Raises:
+            ValueError: it is neither.
+
+        """
+        if not data.lstrip().startswith(b"{"):
+            return cls.single(_key(data.decode("ascii", "replace")))
+        match parse(data):
+            case {"current": str() as current, "keys": dict() as found}:
+                return cls({key_id: _key(digits) for key_id, digits in found.items()}, current)
+        raise ValueError('must hold 64 hex digits, or {"current": ID, "keys": {ID: HEX, ...}}')
+
     def seal(self, tag: bytes, data: bytes) -> Seal:
         """Return the seal over `data` as a `tag` (what kind of row it is)."""
         return Seal(self.current, self._mac(self.current, tag, data))
@@ -85,3 +102,13 @@ def _begin(key: bytes) -> tuple[Hash, Hash]:
     """
     block = key.ljust(BLOCK_BYTES, b"\x00")
     return sha256(block.translate(INNER_PAD)), sha256(block.translate(OUTER_PAD))
+
+
+def _key(digits: object) -> bytes:
+    try:
+        key = bytes.fromhex(str(digits))
+    except ValueError:
+        key = b""
+    if len(key) != SEAL_KEY_BYTES:
+        raise ValueError(f"a seal key must be {SEAL_KEY_BYTES} bytes in hex digits")
+    return key

@@ -9,7 +9,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from executor.service import problems
-from executor.service.auth import Authentication
+from executor.service.door import open_door
 from executor.service.parts import Parts
 from executor.service.problems import Problem
 from executor.service.stream import PATH, StreamEndpoint, StreamFirst
@@ -26,16 +26,19 @@ __all__ = ["create_app"]
 def create_app(guard: AsyncGuard, settings: Settings, *, vault: SessionVault | None = None) -> Starlette:
     """Return the application over `guard`'s ledger; whoever made the guard closes it.
 
+    Raises SecretRefused if a file that `settings` name can't be used.
     `app.state.close_streams()` ends every open stream; a server calls it before it waits for connections to close.
     """
     tailer = Tailer(guard.guard.ledger)
-    parts = Parts(guard, settings, Authentication(settings), tailer, vault)
+    door = open_door(settings, guard.guard.ledger)
+    parts = Parts(guard, settings, door.authentication, tailer, vault)
     stream = StreamEndpoint(parts)
 
     app = Starlette(
-        routes=[Route(PATH, stream, methods=["GET"])],
-        middleware=[Middleware(StreamFirst, stream)],
+        routes=[Route(PATH, stream, methods=["GET"]), *door.routes],
+        middleware=[*door.middleware, Middleware(StreamFirst, stream)],
         exception_handlers={Problem: problems.answer},
     )
     app.state.close_streams = stream.close
+    app.state.settings = settings
     return app

@@ -13,13 +13,16 @@ request holds: nothing falls back to a weaker word.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
+from executor.service.fences import too_many
 from executor.service.files import read_secret
 from executor.service.problems import Problem
+from executor.service.rates import Rates
 from executor.service.tokens import Caller, JwksUnavailable, TokenRefused, Tokens
 from permits import keys
 
@@ -45,6 +48,7 @@ class Authentication:
         """Read the keys that `settings` name. Raises SecretRefused."""
         self._settings = settings
         self._tickets = tickets
+        self._rates = Rates(settings.requests_per_minute_per_wallet)
         self._tokens = Tokens(settings, now_s)
         file = settings.operator_token_file
         self._operator_hash = None if file is None else sha256(read_secret(file)).digest()
@@ -53,15 +57,19 @@ class Authentication:
         """Return whom the request's token is of.
 
         Raises:
-            Problem: 401 without a token that is believed, 503 if that can't be known now.
+            Problem: 401 without a token that is believed, 503 if that can't be known now, 429 if it asks too often.
 
         """
         try:
-            return await self._tokens.caller(_bearer(request))
+            caller = await self._tokens.caller(_bearer(request))
         except TokenRefused:
             raise _unauthenticated() from None
         except JwksUnavailable:
             raise Problem(503, "TOKEN_KEYS_UNAVAILABLE", "the keys of tokens can't be fetched now") from None
+        wait_s = self._rates.wait_s(caller.wallet, asyncio.get_running_loop().time())
+        if wait_s:
+            raise too_many(wait_s)
+        return caller
 
     async def stream_caller(self, request: Request) -> Caller:
         """Return whose events `request` may read, and only those. Raises Problem."""

@@ -1,18 +1,32 @@
-"""Runs the application with uvicorn, and ends its streams when asked to stop: uvicorn alone waits for them for ever."""
+"""Runs the application with uvicorn, and adds what uvicorn lacks.
+
+Its streams end when it is asked to stop: uvicorn alone waits for them for ever. A connection on which no head of a
+request is complete in time is cut off: uvicorn alone waits for that for ever, too.
+"""
 
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, cast
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from executor.service.fences import HEAD_BYTES_MAX
 
 if TYPE_CHECKING:
+    import asyncio
+
     from starlette.applications import Starlette
+
+    from executor.service.settings import Settings
 
 __all__ = ["bind", "serve"]
 
-BACKLOG = 2_048
+BACKLOG: Final = 2_048
+GRACE_S: Final = 10
+"""How long what is under way may take when asked to stop; streams end at once."""
 
 UNANSWERED_MS_MAX = 10_000
 """How long a peer may leave what it was sent unacknowledged, or its window shut; then the kernel drops it."""
@@ -28,7 +42,7 @@ def bind(host: str, port: int) -> socket.socket:
         OSError: the port is taken; its `filename` is the address.
 
     """
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _limit_peers(bound)
@@ -47,9 +61,53 @@ def _limit_peers(listening: socket.socket) -> None:
             listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
+class _Deadlined(H11Protocol):
+    """uvicorn's connection, with a deadline for each head."""
+
+    header_deadline_s: int
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        """Start the time of a head that has begun, which no later byte starts anew; end it once it is complete."""
+        if self.conn.their_state is not h11.IDLE:
+            self._unwatch()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(self.header_deadline_s, self.transport.abort)
+
+    def _unwatch(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
 class _Server(uvicorn.Server):
     def __init__(self, app: Starlette) -> None:
-        super().__init__(uvicorn.Config(app, log_level="warning", server_header=False))
+        settings = cast("Settings", app.state.settings)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=type("Deadlined", (_Deadlined,), {"header_deadline_s": settings.header_deadline_s}),
+                log_level="warning",
+                access_log=False,  # it would write tickets down
+                proxy_headers=False,  # it would believe whoever calls from this host: see `trusted_proxies`
+                server_header=False,
+                h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+                limit_concurrency=settings.connections_max,
+                timeout_graceful_shutdown=GRACE_S,
+            )
+        )
         self._app = app
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

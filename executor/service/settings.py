@@ -71,7 +71,12 @@ class Settings(BaseSettings):
     """One service's settings. Where a path may be left out, what needs it is off."""
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
-        env_prefix=PREFIX, extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True
+        env_prefix=PREFIX,
+        extra="forbid",
+        frozen=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+        use_attribute_docstrings=True,
     )
 
     # Where it listens, and to whom
