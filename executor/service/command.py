@@ -20,7 +20,8 @@ from executor.service.door import require_usable
 from executor.service.files import read_private
 from executor.service.server import bind, serve
 from executor.service.settings import AUTOFUND_VARIABLE
-from executor.signing.vault import SessionVault, read_master_key
+from executor.signing import SessionVault
+from executor.signing.vault import read_master_key
 from permits import PermitError
 from permits.canonical import parse
 

@@ -43,15 +43,14 @@ def open_door(settings: Settings, ledger: Ledger) -> Door:
     require_usable(settings)
     middleware = [Middleware(Fences, settings=settings)]
     if settings.origins:
-        middleware.append(
-            Middleware(
-                CORSMiddleware,
-                allow_origins=settings.origins,
-                allow_methods=["GET", "POST"],
-                allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
-                expose_headers=["Retry-After"],
-            )
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
+            expose_headers=["Retry-After"],
         )
+        middleware.append(cors)
     if settings.secret_file is None:
         return Door(Authentication(settings), [], middleware)
     secret = read_secret(settings.secret_file)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from ipaddress import IPv4Network, IPv6Network  # noqa: TC003 - pydantic reads the annotations
-from pathlib import Path  # noqa: TC003 - the same
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path  # noqa: TC003 - pydantic reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, PlainValidator, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from executor.limits import COUNT_MAX
@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     """The names that a request may be addressed to (its `Host`, without the port); others are answered 421."""
     origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = ()
     """Other sites whose pages may call: their browsers are told so (CORS), and their writes pass. None by default."""
-    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    trusted_proxies: tuple[Annotated[IPv4Network | IPv6Network, PlainValidator(ip_network)], ...] = ()
     """Whose `X-Forwarded-For` is believed: networks such as `10.0.0.0/8`."""
 
     # Limits to what strangers can use up

@@ -1,0 +1,100 @@
+"""`executor serve`, as a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from executor.cli import main
+from executor.ledger import Ledger
+from executor.seal import SealKeys
+from executor.service.settings import AUTOFUND_VARIABLE
+from tests.executor.service.serving import SECRET, bearer, private, token
+from tests.support import JTO, USDC, WALLET
+
+COMMAND = "import sys; from executor.cli import main; sys.exit(main())"
+
+
+@pytest.fixture
+def config(tmp_path):
+    private(tmp_path / "seal.key", (b"s" * 32).hex().encode())
+    private(tmp_path / "vault.key", (b"v" * 32).hex().encode())
+    private(tmp_path / "jwt.secret", SECRET)
+    private(tmp_path / "service.secret", b"x" * 32)
+    (tmp_path / "assets.json").write_text(json.dumps([USDC.to_json_object(), JTO.to_json_object()]))
+    (tmp_path / "quotes.json").write_text(json.dumps({USDC.mint: "1", JTO.mint: "2.50"}))
+    path = tmp_path / "holdfire.toml"
+    files = {"seal_key_file": "seal.key", "vault_key_file": "vault.key", "jwt_secret_file": "jwt.secret"}
+    files |= {"secret_file": "service.secret", "assets_file": "assets.json", "quotes_file": "quotes.json"}
+    lines = [f"{name} = '{tmp_path / file}'\n" for name, file in files.items()]
+    path.write_text(f"ledger = '{tmp_path / 'ledger.db'}'\nport = 0\n{''.join(lines)}")
+    return path
+
+
+def start(config, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, "serve", "--config", str(config)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_until_it_is_told_to_stop_and_ends_cleanly(config, tmp_path, ending):
+    process = start(config)
+    line = process.stdout.readline()
+    assert line.startswith("listening on http://127.0.0.1:"), process.stderr.read()
+    url = line.removeprefix("listening on ").strip()
+    with httpx.Client(base_url=url, timeout=30, headers=bearer(token(WALLET.wallet_address))) as client:
+        ticket = client.post("/api/stream-tickets").json()["ticket"]
+        with client.stream("GET", "/api/agents/stream", params={"ticket": ticket}, headers={}) as stream:
+            assert stream.status_code == 200
+            process.send_signal(ending)
+            for _ in stream.iter_raw():
+                pass
+    assert process.wait(60) == 0
+    out, err = process.communicate()
+    assert (out, err) == ("", "")
+    Ledger.open(tmp_path / "ledger.db", seal_keys=SealKeys.single(b"s" * 32)).close()
+
+
+def test_a_limit_that_the_ledger_does_not_hold_is_refused_with_what_to_do(config, tmp_path):
+    process = start(config, **{AUTOFUND_VARIABLE: "5000"})
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "executor limits set autofund_lamports_per_24h=5000 --yes" in err
+    ledger = ["--db", str(tmp_path / "ledger.db"), "--seal-key", str(tmp_path / "seal.key")]
+    assert main(["limits", "set", "autofund_lamports_per_24h=5000", *ledger, "--yes"]) == 0
+    process = start(config, **{AUTOFUND_VARIABLE: "5000"})
+    assert process.stdout.readline().startswith("listening")
+    process.terminate()
+    assert process.wait(60) == 0
+    process.communicate()
+    process = start(config)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "set that to 5000" in err
+
+
+def test_a_port_that_is_taken_is_told(config):
+    process = start(config)
+    port = process.stdout.readline().rsplit(":", 1)[1].strip()
+    again = subprocess.run(
+        [sys.executable, "-c", COMMAND, "serve", "--config", str(config)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "HOLDFIRE_PORT": port},
+    )
+    assert again.returncode == 1
+    assert f"`127.0.0.1:{port}`" in again.stderr
+    process.terminate()
+    assert process.wait(60) == 0
+    process.communicate()

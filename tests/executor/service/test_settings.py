@@ -1,0 +1,134 @@
+"""One file of settings: what is wrong with it is said line by line, and the page shows what there is."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from executor.cli import main
+from executor.service import Settings
+from executor.service.settings import AUTOFUND_VARIABLE, SettingsRefused
+from tests.executor.service.serving import private
+
+DOCS = Path(__file__).parents[3] / "docs"
+GENERATOR = runpy.run_path(str(DOCS / "settings.py"))
+SEAL_KEY = (b"s" * 32).hex().encode()
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Return a file of settings that can be served, which `write` adds to."""
+    private(tmp_path / "seal.key", SEAL_KEY)
+    path = tmp_path / "holdfire.toml"
+
+    def write(more="", seal_key="seal.key"):
+        path.write_text(f"ledger = '{tmp_path}/ledger.db'\nport = 0\nseal_key_file = '{tmp_path / seal_key}'\n{more}\n")
+        return path
+
+    write()
+    return write
+
+
+def check(path, capsys):
+    status = main(["config", "check", str(path)])
+    return status, capsys.readouterr().out.splitlines()
+
+
+def test_what_will_hold_is_said_in_lines(config, capsys):
+    status, lines = check(config("hosts = ['api.example.org']"), capsys)
+    assert status == 0
+    assert "port = 0" in lines
+    assert "hosts = api.example.org" in lines
+    assert "origins = none" in lines
+    assert len(lines) == len(Settings.model_fields)
+
+
+WRONG = {
+    "prot = 1": "`prot`: there is no such setting",
+    "port = 65536": "`port`: Input should be less than or equal to 65535",
+    "port = '": "holdfire.toml`: ",
+    "hosts = ['a:80']": "`hosts.0`: must be a name or an address",
+    "origins = ['https://a/']": "`origins.0`: must be like",
+    "origins = ['*']": "`origins.0`: must be like",
+    "trusted_proxies = ['10.0.0.1/8']": "`trusted_proxies.0",
+    "jwt_jwks_url = 'http://keys.example.org'": "`jwt_jwks_url`: must begin with `https://`",
+    "operator_token_file = '/nowhere/token'": "`/nowhere/token`: No such file or directory",
+    "sign_in_domain = 'a.example'": "sign-in needs `jwt_private_key_file` or `jwt_secret_file`",
+    "assets_file = '/nowhere/assets.json'": "`/nowhere/assets.json`: No such file",
+    "vault_key_file = '/nowhere/key'": "`/nowhere/key`: No such file",
+    "quotes_file = '/nowhere/quotes'": "`/nowhere/quotes`: No such file",
+    f"{AUTOFUND_VARIABLE} = 5": "only the environment sets this limit",
+    f"{AUTOFUND_VARIABLE.lower()} = 5": "only the environment sets this limit",
+}
+
+
+@pytest.mark.parametrize(("line", "told"), WRONG.items(), ids=WRONG)
+def test_what_is_wrong_is_said_in_a_line(config, capsys, line, told):
+    text = config(line).read_text().replace("port = 0\n", "" if line.startswith("port") else "port = 0\n")
+    path = config()
+    path.write_text(text)
+    status, lines = check(path, capsys)
+    assert status == 1
+    assert len(lines) == 1
+    assert told in lines[0]
+    assert main(["serve", "--config", str(path)]) in {1, 2}
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_each_of_many_wrongs_has_its_line(config, capsys):
+    status, lines = check(config("prot = 1\nhost = 5\nbody_bytes_max = 1"), capsys)
+    assert (status, len(lines)) == (1, 3)
+
+
+def test_a_secret_that_others_can_read_is_named_and_not_shown(config, capsys, tmp_path):
+    (tmp_path / "seal.key").chmod(0o644)
+    status, lines = check(config(), capsys)
+    assert (status, len(lines)) == (1, 1)
+    assert "must be readable by its owner alone" in lines[0]
+    private(tmp_path / "seal.key", b"not a key")
+    status, lines = check(config(), capsys)
+    assert status == 1
+    assert "not a key" not in lines[0]
+
+
+@pytest.mark.parametrize("assets", ["{}", "[5]", '[{"symbol": "SOL"}]', "[", '[{"a": 1, "a": 2}]'])
+def test_assets_that_are_none_are_told(config, capsys, tmp_path, assets):
+    (tmp_path / "assets.json").write_text(assets)
+    status, lines = check(config(f"assets_file = '{tmp_path}/assets.json'"), capsys)
+    assert (status, len(lines)) == (1, 1)
+
+
+def test_a_password_in_a_url_is_refused(config, capsys):
+    path = config()
+    path.write_text("ledger = 'postgresql://user:hidden@host/db'")
+    status, lines = check(path, capsys)
+    assert status == 1
+    assert "must hold no password" in lines[0]
+    assert "hidden" not in "".join(lines)
+
+
+def test_the_environment_overrules_the_file_and_a_mistyped_name_is_noticed(config, monkeypatch):
+    monkeypatch.setenv("HOLDFIRE_BODY_BYTES_MAX", "2048")
+    monkeypatch.setenv("HOLDFIRE_HOSTS", '["a.example"]')
+    monkeypatch.setenv(AUTOFUND_VARIABLE, "7")
+    settings = Settings.read(config("body_bytes_max = 4096"))
+    assert settings.body_bytes_max == 2_048
+    assert settings.hosts == ("a.example",)
+    assert settings.max_autofund_lamports_per_user_per_day == 7
+    monkeypatch.setenv("HOLDFIRE_BODY_BYTE_MAX", "2048")
+    with pytest.raises(SettingsRefused, match="`HOLDFIRE_BODY_BYTE_MAX`: there is no such setting"):
+        Settings.read(config())
+
+
+def test_unset_the_environments_limit_is_nothing(monkeypatch):
+    monkeypatch.delenv(AUTOFUND_VARIABLE, raising=False)
+    assert Settings().max_autofund_lamports_per_user_per_day == 0
+
+
+def test_a_file_that_is_not_there_is_named(capsys, tmp_path):
+    assert main(["config", "check", str(tmp_path / "nowhere.toml")]) == 1
+    assert "nowhere.toml" in capsys.readouterr().err
+
+
+def test_the_page_is_what_the_model_says():
+    assert (DOCS / "reference" / "settings.md").read_text("utf-8") == GENERATOR["page"]()
