@@ -34,6 +34,7 @@ from executor.prices.quote import FixedPrices, Quote
 from executor.request import FireRequest
 from executor.seal import SealKeys
 from executor.service.calls import operator_socket_path
+from executor.service.client.operator import OperationsThere
 from executor.status import show, status_of
 from executor.traces import load, replay, traces_folder
 from permits import LocalSigner, PermitError, SignerError, keys, timestamp
@@ -534,7 +535,7 @@ def _restored(arguments: argparse.Namespace) -> int:
 def _operations(arguments: argparse.Namespace, *, writing: bool = True) -> Iterator[Operations]:
     """Lend the operator's hand: on the ledger itself, or through the service that is named or holds the SQLite file."""
     if "socket" in arguments:
-        yield _operations_there(arguments.socket)
+        yield OperationsThere(arguments.socket)
         return
     try:
         ledger = _ledger(arguments, writing=writing)
@@ -542,16 +543,10 @@ def _operations(arguments: argparse.Namespace, *, writing: bool = True) -> Itera
         path = operator_socket_path(Path(held.path))
         if not path.is_socket():
             raise _Misuse(f"{held}, which doesn't listen at `{path}`") from None
-        yield _operations_there(path)
+        yield OperationsThere(path)
         return
     with ledger:
         yield OperationsHere(_guard(ledger))
-
-
-def _operations_there(path: Path) -> Operations:
-    from executor.service.client.operator import OperationsThere  # noqa: PLC0415 - what lies beside it needs an extra
-
-    return OperationsThere(path)
 
 
 def _ledger(arguments: argparse.Namespace, *, writing: bool = False) -> Ledger:

@@ -124,13 +124,16 @@ def test_a_strategy_in_another_process_fires_and_has_neither_key_nor_ledger(worl
     assert refused.decision.checks[0].actual
 
 
-def test_a_client_loads_no_server():
+def test_to_fire_and_to_halt_no_extra_need_be_installed():
+    hidden = ["alembic", "httpx", "jwt", "pydantic_settings", "rich", "solders", "starlette", "uvicorn", "websockets"]
     script = (
-        "import sys; from executor.service.client import FireClient\n"
-        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
-        "assert not loaded & {'starlette', 'uvicorn', 'solders', 'pydantic_settings', 'jwt'}, loaded\n"
+        f"import sys\nfor name in {hidden}: sys.modules[name] = None\n"
+        "from executor.service.client import FireClient\n"
+        "from executor.cli import main\n"
+        "sys.exit(main(['halt', 'everything', '--why', 'x', '--socket', '/nowhere']))\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=WITHIN_S)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, "executor: nobody answers at `/nowhere`: No such file or directory\n")
 
 
 def test_an_execution_is_fired_once_however_many_connections_ask_at_once(world, folder):
