@@ -56,7 +56,7 @@ def served(world, port=0):
 
     service = create_app(world.awaited, Settings(wallet_address_streams=True))
     app = Starlette(routes=[Route("/page", show), Mount("/", service)], lifespan=service.router.lifespan_context)
-    app.state.close_streams = service.state.close_streams
+    app.state.close_streams, app.state.settings = service.state.close_streams, service.state.settings
     bound = bind("127.0.0.1", port)
     server = _Server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})

@@ -13,13 +13,15 @@ from websockets.exceptions import ConnectionClosed
 
 from executor.prices.protocol import Failure, ServerSession, Tier
 
+PRO = Tier("pro", 5, 100)
+
 
 class TestHub:
     """`sessions` are the open connections' server ends, oldest first."""
 
     __test__ = False
 
-    def __init__(self, tier: Tier = Tier("pro", 5, 100), tokens: tuple[str, ...] = ("key",)) -> None:
+    def __init__(self, tier: Tier = PRO, tokens: tuple[str, ...] = ("key",)) -> None:
         self.tier = tier
         self.tokens = set(tokens)
         self.seen: list[str] = []

@@ -120,6 +120,19 @@ def test_it_holds_the_newest_of_each_source_and_trades_on_no_flagged_moment(upda
     assert all(quote.stale for quote in book.quotes(JTO.mint) if (quote.source, quote.at_ms) in flagged)
 
 
+def read_until(ended, book, wrong):
+    """Read until `ended`, and add to `wrong` each quote that nobody put, or that is older than one read before."""
+    last = {}
+    while not ended.is_set():
+        for quote in book.quotes(JTO.mint):
+            at = quote.at_ms - T0 + 2_000
+            if quote.price_pico_usd != (at + 1) * 10**12 or quote.source != f"s{at % 2}":
+                wrong.append(quote)
+            if quote.at_ms < last.get(quote.source, 0):
+                wrong.append((last, quote))
+            last[quote.source] = quote.at_ms
+
+
 def test_readers_of_many_threads_see_only_what_was_put_and_never_an_older_one_after_a_newer():
     book = PriceBook(ASSETS, now_ms=lambda: T0)
     ended, wrong = threading.Event(), []
@@ -130,19 +143,8 @@ def test_readers_of_many_threads_see_only_what_was_put_and_never_an_older_one_af
         for at in sorted(order[:1_000]) + order[1_000:]:
             book.put(tick(str(at + 1), T0 - 2_000 + at, f"s{at % 2}"))
 
-    def read():
-        last = {}
-        while not ended.is_set():
-            for quote in book.quotes(JTO.mint):
-                at = quote.at_ms - T0 + 2_000
-                if quote.price_pico_usd != (at + 1) * 10**12 or quote.source != f"s{at % 2}":
-                    wrong.append(quote)
-                if quote.at_ms < last.get(quote.source, 0):
-                    wrong.append((last, quote))
-                last[quote.source] = quote.at_ms
-
     writers = [threading.Thread(target=write, args=(seed,)) for seed in range(4)]
-    readers = [threading.Thread(target=read) for _ in range(2)]
+    readers = [threading.Thread(target=read_until, args=(ended, book, wrong)) for _ in range(2)]
     for thread in (*writers, *readers):
         thread.start()
     for thread in writers:

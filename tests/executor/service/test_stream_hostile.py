@@ -168,7 +168,7 @@ def test_a_token_that_expires_ends_its_stream_at_the_next_heartbeat(sqlite_setup
     parts = Parts(guard, settings, OneToken(sqlite_setup.wallet), Tailer(guard.guard.ledger), None)
     endpoint = StreamEndpoint(parts, clock_s=lambda: now_s[0])
     app = Starlette(routes=[Route("/", endpoint)])
-    app.state.close_streams = endpoint.close
+    app.state.close_streams, app.state.settings = endpoint.close, settings
     with served(app) as address, httpx.Client(timeout=60) as client, client.stream("GET", address) as response:
         lines = response.iter_lines()
         while next(lines) != ": heartbeat":

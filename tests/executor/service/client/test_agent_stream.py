@@ -41,7 +41,7 @@ def service(setup):
 
 def answering(answer):
     app = Starlette(routes=[Route("/api/agents/stream", answer)])
-    app.state.close_streams = lambda: None
+    app.state.close_streams, app.state.settings = lambda: None, Settings()
     return app
 
 
