@@ -5,7 +5,7 @@ distances (divided by the speed), and carry the time at which they are played: a
 
 >>> import itertools, random
 >>> [str(tick.price_usd) for tick in itertools.islice(generated(random.Random(1), {"SOL": Decimal(150)}), 2)]
-['149.97', '150.00']
+['149.96', '150.02']
 """
 
 from __future__ import annotations
