@@ -8,8 +8,7 @@
 | `Origin`, on writes and WebSockets | other sites' pages; a request without one isn't a page's | 403 |
 | the body's size and time | floods, slow-loris | 413, 408 |
 
-A request that is stopped here ends its connection: what it still sends is nobody's to read. Slow heads are cut off by
-`executor.service.server`.
+Slow heads are cut off by `executor.service.server`, and so is what a request goes on sending after its answer.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ __all__ = ["Fences", "too_many"]
 
 HEAD_BYTES_MAX: Final = 16_384
 HEADERS_MAX: Final = 100
+CLOSE: Final = {"Connection": "close"}
 READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing: a browser keeps foreign pages from reading the answers by itself."""
 HEADERS: Final = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
@@ -57,8 +57,10 @@ class Fences:
         try:
             self._check(scope, Headers(scope=scope))
             if scope["type"] == "http":
-                receive = await self._with_body(Headers(scope=scope), receive)
-                send = _with_headers(send)
+                whole = await self._with_body(Headers(scope=scope), receive)
+                if whole is None:
+                    return
+                receive, send = whole, _with_headers(send)
         except Problem as problem:
             await _refuse(problem, scope, receive, send)
             return
@@ -68,7 +70,8 @@ class Fences:
         size = sum(len(name) + len(value) for name, value in headers.raw)
         size += len(scope.get("raw_path") or b"") + len(scope["query_string"])
         if size > HEAD_BYTES_MAX or len(headers) > HEADERS_MAX:
-            raise Problem(431, "HEAD_TOO_LARGE", f"a head may have {HEAD_BYTES_MAX} bytes and {HEADERS_MAX} headers")
+            detail = f"a head may have {HEAD_BYTES_MAX} bytes and {HEADERS_MAX} headers"
+            raise Problem(431, "HEAD_TOO_LARGE", detail, headers=CLOSE)
         host = self._host(headers)
         peer = (scope.get("client") or ("", 0))[0]
         client = client_of(peer, headers.getlist("x-forwarded-for"), self._settings.trusted_proxies)
@@ -92,8 +95,8 @@ class Fences:
             if not own and origin not in self._settings.origins:
                 raise Problem(403, "ORIGIN_FOREIGN", "pages of this site may not write here")
 
-    async def _with_body(self, headers: Headers, receive: Receive) -> Receive:
-        """Return `receive` with the whole body at hand; most requests have none."""
+    async def _with_body(self, headers: Headers, receive: Receive) -> Receive | None:
+        """Return `receive` with the whole body at hand; None if the client left before that: half a body is none."""
         if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
             return receive
         size_max = self._settings.body_bytes_max
@@ -105,12 +108,12 @@ class Fences:
                 while more:
                     message = await receive()
                     if message["type"] != "http.request":
-                        break
+                        return None
                     body, more = body + message.get("body", b""), message.get("more_body", False)
                     if len(body) > size_max:
                         raise _too_large(size_max)
         except TimeoutError:
-            raise Problem(408, "TOO_SLOW", "the body took too long") from None
+            raise Problem(408, "TOO_SLOW", "the body took too long", headers=CLOSE) from None
         pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replayed() -> Message:
@@ -140,7 +143,6 @@ def _with_headers(send: Send) -> Send:
 
 async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
     response = problem.response()
-    response.headers["Connection"] = "close"
     if scope["type"] == "http":
         await response(scope, receive, _with_headers(send))
     elif "websocket.http.response" in scope.get("extensions", {}):

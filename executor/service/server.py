@@ -79,9 +79,20 @@ class _Deadlined(H11Protocol):
         self._unwatch()
         super().connection_lost(exc)
 
+    def send_400_response(self, msg: str) -> None:
+        """Say so where an answer can still be given; uvicorn alone would raise where one was begun."""
+        if self.conn.our_state is h11.IDLE:
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+
     def _watch(self) -> None:
-        """Start the time of a head that has begun, which no later byte starts anew; end it once it is complete."""
-        if self.conn.their_state is not h11.IDLE:
+        """Start the time of a head that has begun, which no later byte starts anew; end it once it is complete.
+
+        What comes after the answer has the same time: closing at once would take the answer from whoever still sends.
+        """
+        answered = self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY
+        if self.conn.their_state is not h11.IDLE and not answered:
             self._unwatch()
         elif self._deadline is None:
             self._deadline = self.loop.call_later(self.header_deadline_s, self.transport.abort)

@@ -2,6 +2,7 @@
 
 import contextlib
 import ipaddress
+import json
 import logging
 import socket
 import struct
@@ -14,6 +15,7 @@ import pytest
 
 from executor.service import Settings, fences, rates
 from executor.service.rates import Rates, client_of, payer_of
+from permits import keys
 from tests.executor.service.serving import bearer, serving, settings_in, token
 from tests.support import WALLET, until
 
@@ -231,6 +233,46 @@ def drips(sock):
         return False
     finally:
         sock.settimeout(30)
+
+
+def test_a_body_that_goes_on_after_its_answer_is_cut_off(hostile):
+    with Neighbor(hostile), connect(hostile) as sock:
+        sock.sendall(b"POST /api/sign-in HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        sock.sendall(b"500000\r\n" + b"x" * 0x5000)  # its one chunk goes on
+        assert b" 413 " in sock.recv(65_536)
+        began = time.monotonic()
+        until(lambda: not drips(sock), within_s=20)
+        assert 0.5 < time.monotonic() - began < 10
+
+
+def test_a_body_of_which_the_end_is_missing_is_none(hostile, caplog):
+    """Nothing is done on the half of a request, even if that could be read."""
+    told = hostile.post("/api/sign-in/challenges", json={"walletAddress": MINE}).json()
+    body = {"challenge": told["challenge"], "signature": keys.encode(WALLET.sign(told["message"].encode()))}
+    data = json.dumps(body).encode()
+    for end in (b"", b"nonsense\r\n"):
+        with connect(hostile) as sock:
+            sock.sendall(b"POST /api/sign-in HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+            sock.sendall(b"%x\r\n%b\r\n%b" % (len(data), data, end))
+            sock.shutdown(socket.SHUT_WR)
+            assert b" 200 " not in ended(sock)
+    assert hostile.post("/api/sign-in", json=body).status_code == 200, "it wasn't used up"
+    assert "Traceback" not in caplog.text
+
+
+def test_nonsense_behind_a_request_ends_it_and_nobody_else(hostile, caplog):
+    head = f"Host: localhost\r\nAuthorization: Bearer {token(MINE)}\r\n".encode()
+    with Neighbor(hostile):
+        for path, behind in (
+            (b"GET " + STREAM.encode(), b""),
+            (b"POST /api/sign-in", b"Transfer-Encoding: chunked\r\n"),
+        ):
+            with connect(hostile) as sock:
+                sock.sendall(path + b" HTTP/1.1\r\n" + head + behind + b"\r\n")
+                if not behind:
+                    assert b" 200 " in sock.recv(65_536)
+                sock.sendall(b"\x00\x01 nonsense\r\n\r\n" * 10)
+    assert "Traceback" not in caplog.text
 
 
 def test_half_open_connections_are_cut_off(hostile):

@@ -1,6 +1,8 @@
 """One file of settings: what is wrong with it is said line by line, and the page shows what there is."""
 
+import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -132,3 +134,9 @@ def test_a_file_that_is_not_there_is_named(capsys, tmp_path):
 
 def test_the_page_is_what_the_model_says():
     assert (DOCS / "reference" / "settings.md").read_text("utf-8") == GENERATOR["page"]()
+
+
+def test_the_file_that_the_page_shows_is_one():
+    page = (DOCS / "how-to" / "run-the-service.md").read_text("utf-8")
+    (shown,) = re.findall(r"^```toml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert Settings(**tomllib.loads(shown)).sign_in_domain == "agents.example.org"

@@ -1,23 +1,29 @@
 """A wallet signs in, and a page opens its stream with a ticket, over real sockets and on two replicas."""
 
 import asyncio
+import re
+import shutil
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import jwt
 import pytest
+from sqlalchemy import text
 from starlette.applications import Starlette
 
 from executor.service import problems
 from executor.service.problems import Problem
 from executor.service.sign_in import CHALLENGE_LIFETIME_S, Challenge, SignIn
 from executor.service.tickets import TICKET_LIFETIME_S, Tickets
-from executor.service.tokens import Purpose
+from executor.service.tokens import Purpose, TokenRefused
 from permits import keys
 from tests.executor.service.serving import SECRET, bearer, serving, settings_in, token
 from tests.support import WALLET, Setup, key
 
+ROOT = Path(__file__).parents[3]
 SERVICE_SECRET = b"the service's own secret, long enough too"
 
 
@@ -122,6 +128,18 @@ def test_a_ticket_opens_one_stream_once_and_nothing_else(client):
     assert client.post("/api/stream-tickets").status_code == 401
 
 
+def test_who_takes_a_spent_row_away_replays_a_ticket_within_its_minute_and_no_more(client, setup):
+    ticket = client.post("/api/stream-tickets", headers=bearer(token(WALLET.wallet_address))).json()["ticket"]
+    assert stream(client, ticket=ticket) == 200
+    assert stream(client, ticket=ticket) == 401
+    with setup.guard.ledger.engine.begin() as connection:
+        connection.execute(text("DELETE FROM spent"))
+    assert stream(client, ticket=ticket) == 200
+    with pytest.raises(TokenRefused):
+        Purpose(SERVICE_SECRET, "stream ticket").open(ticket, time.time() + TICKET_LIFETIME_S)
+    assert client.post("/api/stream-tickets", headers=bearer(ticket)).status_code == 401, "it is no token"
+
+
 def test_a_ticket_or_challenge_that_was_used_at_one_replica_is_used_at_the_other(postgres_setup, tmp_path):
     other = Setup(postgres_setup.path)
     settings = settings_in(tmp_path)
@@ -160,6 +178,29 @@ def test_a_challenge_ends_after_five_minutes_by_our_clock(sqlite_setup, tmp_path
                 assert (await client.post("/api/sign-in", json=signed(asked.json()))).status_code == status
 
     asyncio.run(story())
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_what_the_page_shows_signs_a_wallet_in(client, tmp_path):
+    page = (ROOT / "docs" / "how-to" / "sign-in.md").read_text()
+    (snippet,) = re.findall(r"^```js\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "holdfire.mjs").write_text((ROOT / "vectors" / "holdfire.mjs").read_text())
+    der = bytes.fromhex("302e020100300506032b657004220420") + bytes(range(32))
+    before = f"""
+        import {{ createPrivateKey, createPublicKey, sign }} from "node:crypto";
+        const key = createPrivateKey({{ key: Buffer.from("{der.hex()}", "hex"), format: "der", type: "pkcs8" }});
+        const raw = createPublicKey(key).export({{ format: "der", type: "spki" }}).subarray(-32);
+        const wallet = {{ publicKey: {{ toBytes: () => raw }}, signMessage: async (bytes) => sign(null, bytes, key) }};
+        class EventSource {{ constructor(url) {{ this.url = url; }} }}
+        const service = "{str(client.base_url).rstrip("/")}";
+    """
+    path = tmp_path / "page.mjs"
+    path.write_text(f"{before}\n{snippet}\nconsole.log(token, events.url);")
+    ran = subprocess.run(["node", path], capture_output=True, timeout=60, check=True, text=True).stdout
+    got, url = ran.split()
+    assert jwt.decode(got, SECRET, ["HS256"], audience="holdfire")["wallet"] == WALLET.wallet_address
+    with client.stream("GET", url) as answer:
+        assert answer.status_code == 200
 
 
 def test_the_text_is_made_from_the_fields_alone():
