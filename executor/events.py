@@ -33,6 +33,10 @@ class Event(NamedTuple):
     name: str
     data: dict[str, Any]
 
+    def data_json(self) -> str:
+        """Return the data as JSON, amounts digit for digit."""
+        return _json(self.data)
+
     def frame(self, event_id: str) -> bytes:
         """Return the event as one frame of a `text/event-stream` (WHATWG HTML, section 9.2)."""
         return sse.encode(_json(self.data), event=self.name, event_id=event_id)

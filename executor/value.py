@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 if TYPE_CHECKING:
@@ -61,7 +61,15 @@ def _int_of_digits(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
 
 
-BigInt = Annotated[int, BeforeValidator(_int_of_digits), PlainSerializer(str, when_used="json")]
+DIGITS: Final = {"type": "string", "pattern": "^[0-9]+$"}
+
+BigInt = Annotated[
+    int,
+    BeforeValidator(_int_of_digits),
+    PlainSerializer(str, when_used="json"),
+    WithJsonSchema({"anyOf": [DIGITS, {"type": "integer"}]}, mode="validation"),
+    WithJsonSchema(DIGITS, mode="serialization"),
+]
 """An integer that may pass 2**53: a string of digits in JSON."""
 
 BaseUnits = Annotated[BigInt, Field(ge=1, le=U64_MAX)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-__all__ = ["Problem", "answer"]
+__all__ = ["HANDLERS", "Problem", "answer"]
 
 
 class Problem(Exception):
@@ -45,3 +46,22 @@ async def answer(_request: Request, problem: Exception) -> JSONResponse:
     if not isinstance(problem, Problem):
         raise problem
     return problem.response()
+
+
+async def _answer_framework(_request: Request, refused: Exception) -> JSONResponse:
+    """Answer what the framework itself says no to, in the form of all other answers."""
+    if not isinstance(refused, HTTPException):
+        raise refused
+    code = FRAMEWORK_CODES.get(refused.status_code, "REQUEST_REFUSED")
+    return Problem(refused.status_code, code, refused.detail.lower(), headers=refused.headers).response()
+
+
+async def _answer_fault(_request: Request, _fault: Exception) -> JSONResponse:
+    """Answer what nobody foresaw; the server logs it, and tells nothing of it."""
+    return Problem(500, "INTERNAL", "something broke that is no fault of yours").response()
+
+
+FRAMEWORK_CODES: Final = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 400: "REQUEST_MALFORMED", 413: "BODY_TOO_LARGE"}
+
+HANDLERS: Final = {Problem: answer, HTTPException: _answer_framework, Exception: _answer_fault}
+"""What Starlette calls for each exception."""
