@@ -8,10 +8,10 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from executor.service import problems
+from executor.service import api, openapi, problems
 from executor.service.door import open_door
+from executor.service.metrics import Measured, Metrics
 from executor.service.parts import Parts
-from executor.service.problems import Problem
 from executor.service.stream import PATH, StreamEndpoint, StreamFirst
 from executor.service.tailer import Tailer
 
@@ -34,10 +34,13 @@ def create_app(guard: AsyncGuard, settings: Settings, *, vault: SessionVault | N
     parts = Parts(guard, settings, door.authentication, tailer, vault)
     stream = StreamEndpoint(parts)
 
+    metrics = Metrics()
+    operations = api.operations(parts, metrics)
+    routes = [Route(PATH, stream, methods=["GET"]), *door.routes, *api.routes(parts, operations)]
     app = Starlette(
-        routes=[Route(PATH, stream, methods=["GET"]), *door.routes],
-        middleware=[*door.middleware, Middleware(StreamFirst, stream)],
-        exception_handlers={Problem: problems.answer},
+        routes=[*routes, openapi.route(operations, routes)],
+        middleware=[Middleware(Measured, metrics=metrics), *door.middleware, Middleware(StreamFirst, stream)],
+        exception_handlers=problems.HANDLERS,
     )
     app.state.close_streams = stream.close
     app.state.settings = settings

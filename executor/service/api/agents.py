@@ -126,73 +126,7 @@ async def may_still_land(guard: AsyncGuard, wallet: str | None = None, agent_id:
 
 def operations(parts: Parts) -> list[Operation]:
     """Return what can be asked of agents."""
-    guard = parts.guard
-
-    async def make_session_key(request: Request, wallet: str) -> Answer:
-        asked = await read_body(request, SessionKeyAsked)
-        if parts.vault is None:
-            raise Problem(503, "SESSION_KEYS_NOT_MADE_HERE", "this service makes no session keys")
-        agents = await guard.agents(wallet)
-        reserved = [each.agent_id for each in agents if each.state is AgentState.RESERVED]
-        known = any(each.agent_id == asked.agent_id for each in agents)
-        if not known and len(reserved) >= RESERVED_AGENTS_MAX:
-            detail = f"{len(reserved)} agents wait for their first permit, allowed are {RESERVED_AGENTS_MAX}"
-            raise Problem(409, "SESSION_KEYS_OVER_CAP", detail)
-        made = await asyncio.to_thread(parts.vault.make_session_key, wallet, asked.agent_id)
-        return SessionKeyAnswer(agent_id=asked.agent_id, session_pubkey=made)
-
-    async def activate(request: Request, _wallet: str) -> Answer:
-        signed = SignedPermit.from_json(await body_of(request))
-        outcome = await guard.activate(signed)
-        if isinstance(outcome, Refused):
-            raise refusal(outcome)
-        agent = await find_agent(guard, outcome.wallet, outcome.terms.agent_id)
-        return OneAgent(agent=AgentAnswer.of(outcome.wallet, agent))
-
-    async def tell_all(_request: Request, wallet: str) -> Answer:
-        return ManyAgents(agents=[AgentAnswer.of(wallet, each) for each in await guard.agents(wallet)])
-
-    async def tell_one(request: Request, wallet: str) -> Answer:
-        agent = await find_agent(guard, wallet, require_uuid(request, "agentId"))
-        return OneAgent(agent=AgentAnswer.of(wallet, agent))
-
-    async def stop(request: Request, _wallet: str) -> Answer:
-        agent_id = require_uuid(request, "agentId")
-        body = await body_of(request)
-        if "authorization" in request.headers or not body:
-            wallet = (await parts.authentication.caller(request)).wallet
-            if body and parse(body) != {}:
-                raise Problem(422, "REQUEST_MALFORMED", "with a token, the body must be empty, or `{}`")
-            await find_agent(guard, wallet, agent_id)
-            signatures = list(await guard.stop(wallet, agent_id))
-        else:
-            wallet = await stop_as_signed(SignedRevocation.from_json(body), agent_id)
-            signatures = await may_still_land(guard, wallet, agent_id)
-        agent = await find_agent(guard, wallet, agent_id)
-        return StoppedAgent(agent=AgentAnswer.of(wallet, agent), may_still_land=signatures)
-
-    async def stop_as_signed(signed: SignedRevocation, agent_id: str) -> str:
-        """Stop the agent by the revocation of the permit that it is held to; return whose it is."""
-        wallet, revocation = verify_revocation(signed, envelopes=ENVELOPES)
-        agent = await find_agent(guard, wallet, agent_id)
-        if agent.bounds is None or agent.bounds.terms.nonce != revocation.nonce:
-            raise Problem(409, "PERMIT_NOT_IN_FORCE", "the agent is held to another permit, or to none")
-        # A nonce is never used twice: whatever happens meanwhile, this stops the agent under that permit or not at all.
-        if not await guard.revoke(signed):
-            raise Problem(409, "ILLEGAL_TRANSITION", "the agent isn't active by that permit any more")
-        return wallet
-
-    async def revoke(request: Request, _wallet: str) -> Answer:
-        signed = SignedRevocation.from_json(await body_of(request))
-        wallet, _ = verify_revocation(signed, envelopes=ENVELOPES)
-        if "authorization" in request.headers:
-            if (await parts.authentication.caller(request)).wallet != wallet:
-                raise Problem(409, "WALLET_UNKNOWN", "the token is of another wallet than the revocation")
-        elif not await asyncio.to_thread(guard.guard.ledger.head_seqs, {wallet}):
-            # Anyone can make keys without end, and each would get a chain of its own.
-            raise Problem(409, "WALLET_UNKNOWN", "this wallet has nothing here: sign in, and send its token along")
-        return Revoked(revoked=await guard.revoke(signed))
-
+    its = _Agents(parts)
     permit, revocation = SCHEMAS["signed-permit"], SCHEMAS["signed-revocation"]
     a, w = "/api/agents", Who.WALLET
     return [
@@ -201,7 +135,7 @@ def operations(parts: Parts) -> list[Operation]:
             "/api/session-keys",
             "Make an agent's session key, or tell it again",
             w,
-            make_session_key,
+            its.make_session_key,
             SessionKeyAnswer,
             201,
             body=SessionKeyAsked,
@@ -212,20 +146,20 @@ def operations(parts: Parts) -> list[Operation]:
             a,
             "Put a signed permit into force: activation, renewal, resumption",
             Who.ANYONE,
-            activate,
+            its.activate,
             OneAgent,
             201,
             body=permit,
             says_no=(404, 409),
         ),
-        Operation("GET", a, "Tell all of the wallet's agents", w, tell_all, ManyAgents),
-        Operation("GET", f"{a}/{{agentId}}", "Tell an agent", w, tell_one, OneAgent, says_no=(404,)),
+        Operation("GET", a, "Tell all of the wallet's agents", w, its.tell_agents, ManyAgents),
+        Operation("GET", f"{a}/{{agentId}}", "Tell an agent", w, its.tell_agent, OneAgent, says_no=(404,)),
         Operation(
             "POST",
             f"{a}/{{agentId}}/stop",
             "Stop an agent, by token, or by the signed revocation of its permit",
             Who.EITHER,
-            stop,
+            its.stop,
             StoppedAgent,
             body={"anyOf": [{"type": "object", "maxProperties": 0}, revocation]},
             body_required=False,
@@ -236,9 +170,88 @@ def operations(parts: Parts) -> list[Operation]:
             "/api/revocations",
             "Spend a permit's nonce for ever",
             Who.EITHER,
-            revoke,
+            its.revoke,
             Revoked,
             body=revocation,
             says_no=(409,),
         ),
     ]
+
+
+class _Agents:
+    """Answers it."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._guard = parts.guard
+
+    async def make_session_key(self, request: Request, wallet: str) -> Answer:
+        """Make the key, unless the wallet holds too many that it never used."""
+        asked = await read_body(request, SessionKeyAsked)
+        if self._parts.vault is None:
+            raise Problem(503, "SESSION_KEYS_NOT_MADE_HERE", "this service makes no session keys")
+        agents = await self._guard.agents(wallet)
+        reserved = [each.agent_id for each in agents if each.state is AgentState.RESERVED]
+        known = any(each.agent_id == asked.agent_id for each in agents)
+        if not known and len(reserved) >= RESERVED_AGENTS_MAX:
+            detail = f"{len(reserved)} agents wait for their first permit, allowed are {RESERVED_AGENTS_MAX}"
+            raise Problem(409, "SESSION_KEYS_OVER_CAP", detail)
+        made = await asyncio.to_thread(self._parts.vault.make_session_key, wallet, asked.agent_id)
+        return SessionKeyAnswer(agent_id=asked.agent_id, session_pubkey=made)
+
+    async def activate(self, request: Request, _wallet: str) -> Answer:
+        """Put the permit into force."""
+        signed = SignedPermit.from_json(await body_of(request))
+        outcome = await self._guard.activate(signed)
+        if isinstance(outcome, Refused):
+            raise refusal(outcome)
+        agent = await find_agent(self._guard, outcome.wallet, outcome.terms.agent_id)
+        return OneAgent(agent=AgentAnswer.of(outcome.wallet, agent))
+
+    async def tell_agents(self, _request: Request, wallet: str) -> Answer:
+        """Tell all."""
+        return ManyAgents(agents=[AgentAnswer.of(wallet, each) for each in await self._guard.agents(wallet)])
+
+    async def tell_agent(self, request: Request, wallet: str) -> Answer:
+        """Tell one."""
+        agent = await find_agent(self._guard, wallet, require_uuid(request, "agentId"))
+        return OneAgent(agent=AgentAnswer.of(wallet, agent))
+
+    async def stop(self, request: Request, _wallet: str) -> Answer:
+        """Stop it, for its wallet's token or for a revocation that the wallet signed."""
+        agent_id = require_uuid(request, "agentId")
+        body = await body_of(request)
+        if "authorization" in request.headers or not body:
+            wallet = (await self._parts.authentication.caller(request)).wallet
+            if body and parse(body) != {}:
+                raise Problem(422, "REQUEST_MALFORMED", "with a token, the body must be empty, or `{}`")
+            await find_agent(self._guard, wallet, agent_id)
+            signatures = list(await self._guard.stop(wallet, agent_id))
+        else:
+            wallet = await self._stop_as_signed(SignedRevocation.from_json(body), agent_id)
+            signatures = await may_still_land(self._guard, wallet, agent_id)
+        agent = await find_agent(self._guard, wallet, agent_id)
+        return StoppedAgent(agent=AgentAnswer.of(wallet, agent), may_still_land=signatures)
+
+    async def _stop_as_signed(self, signed: SignedRevocation, agent_id: str) -> str:
+        """Stop the agent by the revocation of the permit that it is held to; return whose it is."""
+        wallet, revocation = verify_revocation(signed, envelopes=ENVELOPES)
+        agent = await find_agent(self._guard, wallet, agent_id)
+        if agent.bounds is None or agent.bounds.terms.nonce != revocation.nonce:
+            raise Problem(409, "PERMIT_NOT_IN_FORCE", "the agent is held to another permit, or to none")
+        # A nonce is never used twice: whatever happens meanwhile, this stops the agent under that permit or not at all.
+        if not await self._guard.revoke(signed):
+            raise Problem(409, "ILLEGAL_TRANSITION", "the agent isn't active by that permit any more")
+        return wallet
+
+    async def revoke(self, request: Request, _wallet: str) -> Answer:
+        """Spend the nonce."""
+        signed = SignedRevocation.from_json(await body_of(request))
+        wallet, _ = verify_revocation(signed, envelopes=ENVELOPES)
+        if "authorization" in request.headers:
+            if (await self._parts.authentication.caller(request)).wallet != wallet:
+                raise Problem(409, "WALLET_UNKNOWN", "the token is of another wallet than the revocation")
+        elif not await asyncio.to_thread(self._guard.guard.ledger.head_seqs, {wallet}):
+            # Anyone can make keys without end, and each would get a chain of its own.
+            raise Problem(409, "WALLET_UNKNOWN", "this wallet has nothing here: sign in, and send its token along")
+        return Revoked(revoked=await self._guard.revoke(signed))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import Field, RootModel
 
 from executor.bounds import Bounds
 from executor.decide import Refused
@@ -12,7 +12,7 @@ from executor.evidence import Evidence
 from executor.fill import Fill
 from executor.lifecycle import AttemptState
 from executor.reasons import Reason
-from executor.request import BaseUnits, FireRequest, Uuid
+from executor.request import FireRequest, Uuid
 from executor.service.api.agents import find_agent
 from executor.service.api.operation import (
     AllowedAnswer,
@@ -30,7 +30,7 @@ from executor.service.api.operation import (
     require_uuid,
     tell_decision,
 )
-from executor.value import Value
+from executor.value import BaseUnits, Value
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -80,12 +80,6 @@ class WholeExecution(ExecutionAnswer):
     steps: list[StepAnswer]
 
 
-class OneExecution(Answer):
-    """An execution."""
-
-    execution: WholeExecution
-
-
 class Page(Answer):
     """Some executions, newest first."""
 
@@ -115,10 +109,8 @@ class FireAsked(Value):
     sell_amount: BaseUnits
 
 
-class DecisionAnswer(Answer):
+class DecisionAnswer(RootModel[AllowedAnswer | RefusedAnswer]):
     """What a fire would get."""
-
-    decision: AllowedAnswer | RefusedAnswer
 
 
 def _short(story: Execution, evidence: Evidence) -> dict[str, Any]:
@@ -157,16 +149,56 @@ def _whole(story: Execution, evidence: Evidence) -> WholeExecution:
 
 def operations(parts: Parts) -> list[Operation]:
     """Return what can be asked of executions."""
-    guard = parts.guard
+    its = _Executions(parts)
+    return [
+        Operation(
+            "GET",
+            "/api/agents/{agentId}/executions",
+            "Tell an agent's executions and refusals, newest first",
+            Who.WALLET,
+            its.tell_executions,
+            Page,
+            query=PageAsked,
+            says_no=(404,),
+        ),
+        Operation(
+            "GET",
+            "/api/executions/{executionId}",
+            "Tell an execution, with every check",
+            Who.WALLET,
+            its.tell_execution,
+            WholeExecution,
+            says_no=(404,),
+        ),
+        Operation(
+            "POST",
+            "/api/explain",
+            "Tell what a fire would get now, and write nothing",
+            Who.WALLET,
+            its.explain,
+            DecisionAnswer,
+            body=FireAsked,
+            says_no=(404,),
+        ),
+    ]
 
-    async def tell_page(request: Request, wallet: str) -> Answer:
+
+class _Executions:
+    """Answers it."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._guard = parts.guard
+
+    async def tell_executions(self, request: Request, wallet: str) -> Answer:
+        """Tell a page; the filter walks on until the page is full, or enough was looked at."""
         asked = read_query(request, PageAsked)
         agent_id = require_uuid(request, "agentId")
-        await find_agent(guard, wallet, agent_id)
+        await find_agent(self._guard, wallet, agent_id)
         found: list[ExecutionAnswer] = []
         before, looked_at = asked.cursor, 0
         while looked_at < LOOKED_AT_MAX:
-            stories = await guard.executions(wallet, agent_id, before=before, count_max=PAGE_MAX)
+            stories = await self._guard.executions(wallet, agent_id, before=before, count_max=PAGE_MAX)
             for story in stories:
                 looked_at, before = looked_at + 1, story.steps[0].entry.seq
                 if not isinstance(story.evidence, Evidence):
@@ -180,50 +212,20 @@ def operations(parts: Parts) -> list[Operation]:
                 return Page(executions=found, next_cursor=None)
         return Page(executions=found, next_cursor=str(before))
 
-    async def tell_one(request: Request, wallet: str) -> Answer:
-        story = await guard.execution(wallet, require_uuid(request, "executionId"))
+    async def tell_execution(self, request: Request, wallet: str) -> Answer:
+        """Tell one."""
+        story = await self._guard.execution(wallet, require_uuid(request, "executionId"))
         if story is None or not isinstance(story.evidence, Evidence):
             raise not_found()
-        return OneExecution(execution=_whole(story, story.evidence))
+        return _whole(story, story.evidence)
 
-    async def explain(request: Request, wallet: str) -> Answer:
+    async def explain(self, request: Request, wallet: str) -> DecisionAnswer:
+        """Decide, and forget it."""
         fire = await read_body(request, FireRequest, wallet=wallet)
-        decision = await guard.explain(fire)
+        decision = await self._guard.explain(fire)
         if isinstance(decision, Refused):
             if decision.reason is Reason.AGENT_UNKNOWN:
                 raise not_found()
             if decision.reason in {Reason.LEDGER_TAMPERED, Reason.CLOCK_UNTRUSTED}:
                 raise refusal(decision)
-        return DecisionAnswer(decision=tell_decision(decision))
-
-    return [
-        Operation(
-            "GET",
-            "/api/agents/{agentId}/executions",
-            "Tell an agent's executions and refusals, newest first",
-            Who.WALLET,
-            tell_page,
-            Page,
-            query=PageAsked,
-            says_no=(404,),
-        ),
-        Operation(
-            "GET",
-            "/api/executions/{executionId}",
-            "Tell an execution, with every check",
-            Who.WALLET,
-            tell_one,
-            OneExecution,
-            says_no=(404,),
-        ),
-        Operation(
-            "POST",
-            "/api/explain",
-            "Tell what a fire would get now, and write nothing",
-            Who.WALLET,
-            explain,
-            DecisionAnswer,
-            body=FireAsked,
-            says_no=(404,),
-        ),
-    ]
+        return DecisionAnswer(tell_decision(decision))

@@ -70,44 +70,54 @@ class Lifted(Answer):
 
 def operations(parts: Parts) -> list[Operation]:
     """Return what can be asked of halts."""
-    guard = parts.guard
+    its = _Halts(parts)
+    h, either = "/api/halts", Who.EITHER
+    return [
+        Operation("GET", h, "Tell the halts that concern the wallet", Who.WALLET, its.tell_halts, ManyHalts),
+        Operation("POST", h, "Let nothing fire there", either, its.halt, OneHalt, 201, body=HaltAsked, says_no=(404,)),
+        Operation(
+            "POST", f"{h}/lift", "Lift a halt of one's own", either, its.lift, Lifted, body=ScopeAsked, says_no=(404,)
+        ),
+    ]
 
-    async def scope_of(request: Request, asked: ScopeAsked) -> Scope:
+
+class _Halts:
+    """Answers it."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._guard = parts.guard
+
+    async def _scope_of(self, request: Request, asked: ScopeAsked) -> Scope:
         """Return what `asked` means, if who asks may."""
         if asked.by is Halter.OPERATOR:
-            parts.authentication.require_operator(request)
+            self._parts.authentication.require_operator(request)
             return Scope(asked.wallet_address, asked.agent_id)
-        wallet = (await parts.authentication.caller(request)).wallet
+        wallet = (await self._parts.authentication.caller(request)).wallet
         if asked.agent_id is not None:
-            await find_agent(guard, wallet, asked.agent_id)
+            await find_agent(self._guard, wallet, asked.agent_id)
         return Scope(wallet, asked.agent_id)
 
-    async def halt(request: Request, _wallet: str) -> Answer:
+    async def halt(self, request: Request, _wallet: str) -> Answer:
+        """Set the halt."""
         asked = await read_body(request, HaltAsked)
-        scope = await scope_of(request, asked)
-        signatures = list(await guard.halt(scope, asked.by, asked.why))
+        scope = await self._scope_of(request, asked)
+        signatures = list(await self._guard.halt(scope, asked.by, asked.why))
         if scope == EVERYTHING:
-            signatures = await may_still_land(guard)
-        halts = await guard.halts(scope.wallet)
+            signatures = await may_still_land(self._guard)
+        halts = await self._guard.halts(scope.wallet)
         held = next(each for each in halts if (each.scope, each.by) == (scope, asked.by))
         return OneHalt(halt=HaltAnswer.of(held), may_still_land=signatures)
 
-    async def lift(request: Request, _wallet: str) -> Answer:
+    async def lift(self, request: Request, _wallet: str) -> Answer:
+        """Lift the halt."""
         asked = await read_body(request, ScopeAsked)
-        return Lifted(lifted=await guard.lift(await scope_of(request, asked), asked.by))
+        return Lifted(lifted=await self._guard.lift(await self._scope_of(request, asked), asked.by))
 
-    async def tell(_request: Request, wallet: str) -> Answer:
+    async def tell_halts(self, _request: Request, wallet: str) -> Answer:
+        """Tell those that concern the wallet."""
         try:
-            halts = await guard.halts(wallet)
+            halts = await self._guard.halts(wallet)
         except UnknownWallet:
-            halts = await guard.halts()
+            halts = await self._guard.halts()
         return ManyHalts(halts=[HaltAnswer.of(each) for each in halts])
-
-    h, either = "/api/halts", Who.EITHER
-    return [
-        Operation("GET", h, "Tell the halts that concern the wallet", Who.WALLET, tell, ManyHalts),
-        Operation("POST", h, "Let nothing fire there", either, halt, OneHalt, 201, body=HaltAsked, says_no=(404,)),
-        Operation(
-            "POST", f"{h}/lift", "Lift a halt of one's own", either, lift, Lifted, body=ScopeAsked, says_no=(404,)
-        ),
-    ]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from starlette.responses import Response
-
 from executor.service.api.operation import Answer, Operation, Who
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.responses import Response
 
     from executor.service.metrics import Metrics
     from executor.service.parts import Parts

@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema
 from pydantic.alias_generators import to_camel
@@ -110,7 +110,7 @@ class Who(Enum):
     """It depends on what is asked: the handler settles it."""
 
 
-Handler = Callable[[Request, str], Awaitable[Answer | Response]]
+Handler = Callable[[Request, str], Awaitable[BaseModel | Response]]
 """Takes the request, and the wallet of its token: the empty text unless `Who.WALLET` asks."""
 
 
@@ -122,11 +122,11 @@ class Operation(NamedTuple):
     summary: str
     who: Who
     handler: Handler
-    answer: type[Answer] | None
+    answer: type[BaseModel] | None
     """None: the answer is no JSON."""
     status: int = 200
-    query: type[Asked] | None = None
-    body: type[Asked] | dict[str, Any] | None = None
+    query: type[BaseModel] | None = None
+    body: type[BaseModel] | dict[str, Any] | None = None
     """What the body is: a type, or a JSON Schema."""
     body_required: bool = True
     says_no: tuple[int, ...] = ()
@@ -260,14 +260,14 @@ class CheckAnswer(Answer):
 class AllowedAnswer(Answer):
     """The fire may happen."""
 
-    outcome: Annotated[str, Field(pattern="^allowed$")] = "allowed"
+    outcome: Literal["allowed"] = "allowed"
     value_micro_usd: Digits
 
 
 class RefusedAnswer(Answer):
     """The fire may not happen."""
 
-    outcome: Annotated[str, Field(pattern="^refused$")] = "refused"
+    outcome: Literal["refused"] = "refused"
     reason: Reason
     checks: list[CheckAnswer]
     retry_at: Time | None

@@ -169,7 +169,9 @@ def _activity(view: WalletView) -> ActivityAnswer:
         to=view.now_ms,
         complete=oldest is None or oldest.seq == 1 or oldest.at_ms < first_ms,
         hours=[
-            HourAnswer(at=first_ms + hour * HOUR_MS, executed=executed[hour], errored=dict(sorted(errored[hour].items())))
+            HourAnswer(
+                at=first_ms + hour * HOUR_MS, executed=executed[hour], errored=dict(sorted(errored[hour].items()))
+            )
             for hour in range(HOURS)
         ],
     )
@@ -180,7 +182,9 @@ def _events(view: WalletView, asked: EventsAsked, *, known: bool) -> str:
     epoch, head = view.stream_epoch, view.head.seq if known else 0
     told = _event_id(asked.after) if asked.after is not None else None
     if asked.after is not None and (told is None or told[1] != epoch or int(told[2]) > head):
-        raise Problem(410, "EVENTS_RESET", "read the state anew, then go on after `next`", members={"next": f"{epoch}-{head}"})
+        raise Problem(
+            410, "EVENTS_RESET", "read the state anew, then go on after `next`", members={"next": f"{epoch}-{head}"}
+        )
     after = int(told[2]) if told else 0
     entries = [sealed.entry for sealed in view.after(after, asked.limit)] if known else []
     events = (
