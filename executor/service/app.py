@@ -42,6 +42,7 @@ def create_app(guard: AsyncGuard, settings: Settings, *, vault: SessionVault | N
         middleware=[Middleware(Measured, metrics=metrics), *door.middleware, Middleware(StreamFirst, stream)],
         exception_handlers=problems.HANDLERS,
     )
+    app.router.redirect_slashes = False  # a path has one spelling
     app.state.close_streams = stream.close
     app.state.settings = settings
     return app

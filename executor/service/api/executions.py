@@ -17,9 +17,9 @@ from executor.service.api.agents import find_agent
 from executor.service.api.operation import (
     AllowedAnswer,
     Answer,
-    Asked,
     Digits,
     Operation,
+    Queried,
     RefusedAnswer,
     Time,
     Who,
@@ -87,7 +87,7 @@ class Page(Answer):
     next_cursor: Annotated[str, Field(pattern="^[0-9]+$")] | None
 
 
-class PageAsked(Asked):
+class PageAsked(Queried):
     """Which executions."""
 
     cursor: Annotated[int, Field(ge=1, le=2**53 - 1)] | None = None

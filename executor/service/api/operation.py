@@ -44,6 +44,7 @@ __all__ = [
     "Digits",
     "HaltAnswer",
     "Operation",
+    "Queried",
     "RefusedAnswer",
     "Time",
     "Wallet",
@@ -67,6 +68,12 @@ class Asked(BaseModel):
     """What is asked: nothing coerced, nothing unknown."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=to_camel)
+
+
+class Queried(BaseModel):
+    """What is asked in a query, where all is text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
 
 
 class Answer(BaseModel):
@@ -224,12 +231,12 @@ def read_query(request: Request, asked: type[A]) -> A:
     told = request.query_params.multi_items()
     if len(dict(told)) != len(told):
         raise _malformed([{"at": "query", "rule": "must give each parameter once"}])
-    return _read(asked, dict(told), strict=False)
+    return _read(asked, dict(told))
 
 
-def _read(asked: type[A], told: object, *, strict: bool = True) -> A:
+def _read(asked: type[A], told: object) -> A:
     try:
-        return asked.model_validate(told, strict=strict or None)
+        return asked.model_validate(told)
     except ValidationError as error:
         raise _malformed(
             [

@@ -14,7 +14,7 @@ from executor.errors import UnknownWallet
 from executor.events import event_of
 from executor.guard.headroom import headroom
 from executor.ledger import EVERYBODY
-from executor.service.api.operation import NOT_STORED, Answer, Asked, Digits, HaltAnswer, Operation, Time, Who
+from executor.service.api.operation import NOT_STORED, Answer, Digits, HaltAnswer, Operation, Queried, Time, Who
 from executor.service.api.operation import read_query as read
 from executor.service.problems import Problem
 
@@ -104,7 +104,7 @@ class ActivityAnswer(Answer):
     hours: list[HourAnswer]
 
 
-class EventsAsked(Asked):
+class EventsAsked(Queried):
     """Which events."""
 
     after: Annotated[str, Field(max_length=64)] | None = None

@@ -60,13 +60,17 @@ def campaign_of(scene, examples):
     asked = []
     for result in schema.get_all_operations():
         operation = result.ok()
-        for mode in schemathesis.GenerationMode:
+        told_of = operation.definition.raw
+        modes = [schemathesis.GenerationMode.POSITIVE]
+        if told_of.get("parameters") or "requestBody" in told_of:  # else nothing can be told wrongly
+            modes.append(schemathesis.GenerationMode.NEGATIVE)
+        for mode in modes:
             strategy = operation.as_strategy(generation_mode=mode)
-            asked.append(hold(scene, operation, strategy, examples))
+            asked.append(hold(scene, strategy, examples))
     return asked
 
 
-def hold(scene, operation, strategy, examples):
+def hold(scene, strategy, examples):
     asked = 0
 
     @seed(6)
