@@ -9,7 +9,7 @@ from executor.guard import AsyncGuard
 from executor.service import create_app
 from executor.signing import SessionVault
 from permits import Revocation, revoke, timestamp
-from tests.executor.service.served import bearer, settings_in, token
+from tests.executor.service.serving import bearer, settings_in, token
 from tests.support import T0, Setup, key, uuid
 
 OPERATOR = bearer("the-operators-token-is-long-enough")
