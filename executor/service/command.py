@@ -60,6 +60,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     if settings.ledger is None:
         raise Unusable("`ledger` must be set")
     with ExitStack() as closing, suppress(KeyboardInterrupt):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # else uvicorn ends the process, and all stays open
         bound = closing.enter_context(bind(settings.host, settings.port))
         guard = _guard(settings, settings.ledger, opened)
         awaited = AsyncGuard(guard)
@@ -69,7 +70,6 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
         # The fire socket, for strategies in processes of their own, opens here, beside the app, over `awaited`.
         address, port = bound.getsockname()[:2]
         say(f"listening on http://{f'[{address}]' if ':' in address else address}:{port}")
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # else uvicorn ends the process, and all stays open
         serve(app, bound)
 
 

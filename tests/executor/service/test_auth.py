@@ -84,7 +84,7 @@ HOSTILE = {
     "not ASCII": ("Bearer \xe9\xe9.\xe9.\xe9",),
     "of another secret": (f"Bearer {token(MINE, key=b'x' * 32)}",),
     "over": (f"Bearer {token(MINE, lifetime_s=-LEEWAY_S - 1)}",),
-    "not yet": (f"Bearer {token(MINE, nbf=int(time.time()) + LEEWAY_S + 60)}",),
+    "not yet": (f"Bearer {token(MINE, nbf=int(time.time()) + 86_400)}",),
     "for somebody else": (f"Bearer {token(MINE, aud='another service')}",),
     "for nobody": (f"Bearer {by_hand({'alg': 'HS256'}, {'wallet': MINE, 'exp': 9e9}, SECRET)}",),
     "without end": (f"Bearer {by_hand({'alg': 'HS256'}, {'wallet': MINE, 'aud': 'holdfire'}, SECRET)}",),
