@@ -207,7 +207,7 @@ def test_the_command_makes_no_file_and_waits_for_nobody(sqlite_setup, tmp_path, 
     command = "import sys; from executor.cli import main; sys.exit(main())"
     script = [sys.executable, "-c", command, "db", "upgrade", str(sqlite_setup.path)]
     done = subprocess.run(script, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "is in use by process" in done.stderr
     hidden = [sys.executable, "-c", f"import sys; sys.modules['alembic'] = None; {command}", *script[3:]]
     done = subprocess.run(hidden, capture_output=True, text=True, timeout=60, check=False)
