@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import ExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -16,9 +16,11 @@ from executor.guard import AsyncGuard, Guard
 from executor.prices.quote import FixedPrices, Quote
 from executor.seal import SealKeys
 from executor.service.app import create_app
+from executor.service.calls import operator_socket_path
 from executor.service.door import require_usable
 from executor.service.files import read_private
-from executor.service.server import bind, serve
+from executor.service.fire_socket import OperatorSocket
+from executor.service.server import bind, serving
 from executor.service.settings import AUTOFUND_VARIABLE
 from executor.signing import SessionVault
 from executor.signing.vault import read_master_key
@@ -27,6 +29,9 @@ from permits.canonical import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from socket import socket
+
+    from starlette.applications import Starlette
 
     from executor.service.settings import Settings
 
@@ -67,10 +72,18 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
         closing.callback(lambda: asyncio.run(awaited.close()))
         vault = None if opened.master_key is None else SessionVault(guard, opened.master_key)
         app = create_app(awaited, settings, vault=vault)
-        # The fire socket, for strategies in processes of their own, opens here, beside the app, over `awaited`.
         address, port = bound.getsockname()[:2]
-        say(f"listening on http://{f'[{address}]' if ':' in address else address}:{port}")
-        serve(app, bound)
+        url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
+        asyncio.run(_serve(app, bound, awaited, settings.ledger, lambda: say(f"listening on {url}")))
+
+
+async def _serve(app: Starlette, bound: socket, guard: AsyncGuard, ledger: str, ready: Callable[[], None]) -> None:
+    """Serve `app`, and the operator beside it where the ledger is a file: no other process can halt what it holds."""
+    async with AsyncExitStack() as closing:
+        if "://" not in ledger:
+            await closing.enter_async_context(OperatorSocket(operator_socket_path(Path(ledger)), guard))
+        ready()
+        await serving(app, bound)
 
 
 def check(settings: Settings) -> Iterator[str]:

@@ -349,7 +349,7 @@ class OperatorSocket(_UnixSocket):
     async def _lift(self, arguments: dict[str, Any]) -> dict[str, Any]:
         scope = _scope(arguments)
         lifted = await self._in_thread(lambda: self._operations.lift(scope))
-        log.warning("lifted: %s", scope)
+        log.warning("lifted: %s", scope.agent_id or scope.wallet or "everything")
         return {"lifted": lifted}
 
     async def _halts(self, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from executor.service.settings import Settings
 
-__all__ = ["bind", "serve"]
+__all__ = ["bind", "serve", "serving"]
 
 BACKLOG: Final = 2_048
 GRACE_S: Final = 10
@@ -129,3 +129,8 @@ class _Server(uvicorn.Server):
 def serve(app: Starlette, bound: socket.socket) -> None:
     """Serve `app`, made by `create_app`, on a socket from `bind`, until SIGINT or SIGTERM."""
     _Server(app).run(sockets=[bound])
+
+
+async def serving(app: Starlette, bound: socket.socket) -> None:
+    """Serve as `serve` does, on the running event loop; then raise KeyboardInterrupt, or what the signal does."""
+    await _Server(app).serve(sockets=[bound])

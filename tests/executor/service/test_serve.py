@@ -98,3 +98,18 @@ def test_a_port_that_is_taken_is_told(config):
     process.terminate()
     assert process.wait(60) == 0
     process.communicate()
+
+
+def test_the_operator_halts_what_a_running_service_holds(config, tmp_path, capsys):
+    """The file is the service's; the command line finds its socket beside it."""
+    process = start(config)
+    assert process.stdout.readline().startswith("listening")
+    ledger = ["--db", str(tmp_path / "ledger.db"), "--seal-key", str(tmp_path / "seal.key")]
+    assert main(["halt", "everything", "--why", "a drill", *ledger]) == 0
+    assert main(["status", *ledger]) == 0
+    assert "a drill" in capsys.readouterr().out.splitlines()[-1]
+    assert main(["lift", "everything", *ledger]) == 0
+    process.terminate()
+    assert process.wait(60) == 0
+    assert process.communicate() == ("", "halted: everything, by the operator: a drill\nlifted: everything\n")
+    assert not (tmp_path / "ledger.db.operator.sock").exists()
