@@ -30,6 +30,7 @@ from executor.ledger import Ledger
 from executor.ledger.clock import APART_MS_MAX
 from executor.limits import Limits
 from executor.operations import Halted, OperationsHere, signatures_in_doubt
+from executor.prices import commands as price_commands
 from executor.prices.quote import FixedPrices, Quote
 from executor.request import FireRequest
 from executor.seal import SealKeys
@@ -139,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     changing.set_defaults(run=_set_limits)
     _add_traces(commands)
     _add_db(commands)
+    price_commands.add_to(commands, _port)
     tracing = commands.add_parser("trace", help="from a transaction back to the permit that allowed it")
     tracing.add_argument("signature", metavar="TXSIGNATURE", help="as the chain names the transaction, base58")
     _add_ledger(tracing)

@@ -19,19 +19,20 @@ from typing import TYPE_CHECKING, Annotated, Final
 from pydantic import Field, ValidationError
 
 from executor.errors import ExecutorError
-from executor.prices.hub import Subject
+from executor.prices.hub import AuthenticationUnavailable, Subject
 from executor.prices.protocol import TIERS
 from executor.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ApiKey", "KeyFile", "KeyFileError"]
+__all__ = ["ApiKey", "KeyFile", "KeyFileError", "is_key"]
 
 KEYS_MAX: Final = 100_000
 """More belong in a database."""
 
-_is_key = re.compile(r"(?:ak|hf)_[A-Za-z0-9_-]{20,128}").fullmatch
+is_key = re.compile(r"(?:ak|hf)_[A-Za-z0-9_-]{20,128}").fullmatch
+"""Tells an API key from a token by its form."""
 
 
 class KeyFileError(ExecutorError):
@@ -62,18 +63,16 @@ class KeyFile:
         self._read_as: tuple[int, int, int, int] | None = None
         self._by_hash: dict[str, ApiKey] = {}
 
-    def authenticate(self, credential: str) -> Subject | None:
-        """Return whose key `credential` is; None: nobody's, or one that was revoked.
-
-        Raises:
-            KeyFileError: the file can't be used; nobody is let in.
-
-        """
-        if not _is_key(credential):
+    async def authenticate(self, credential: str) -> Subject | None:
+        """Return whose key `credential` is, as `hub.Authenticator`; None: nobody's, or one that was revoked."""
+        if not is_key(credential):
             return None
-        self._read_if_changed()
+        try:
+            self._read_if_changed()
+        except KeyFileError as error:
+            raise AuthenticationUnavailable(str(error)) from None
         found = self._by_hash.get(_hash(credential))
-        return None if found is None else Subject(found.subject, TIERS[found.tier])
+        return None if found is None else Subject(f"key:{found.subject}", TIERS[found.tier])
 
     def list(self) -> tuple[ApiKey, ...]:
         """Return all keys, the oldest first. Raises KeyFileError."""

@@ -29,7 +29,17 @@ if TYPE_CHECKING:
 
     from executor.prices.protocol import Bar, Tick, Tier
 
-__all__ = ["Authenticator", "Caps", "Connection", "Hub", "Refusal", "Subject", "Wire", "framed"]
+__all__ = [
+    "AuthenticationUnavailable",
+    "Authenticator",
+    "Caps",
+    "Connection",
+    "Hub",
+    "Refusal",
+    "Subject",
+    "Wire",
+    "framed",
+]
 
 log = logging.getLogger("executor.prices")
 
@@ -55,8 +65,17 @@ class Subject(NamedTuple):
 class Authenticator(Protocol):
     """Tells whose a credential is."""
 
-    def authenticate(self, credential: str) -> Subject | None:
-        """Return whose `credential` is; None: nobody's, or no longer. It answers from memory or a file, at once."""
+    async def authenticate(self, credential: str) -> Subject | None:
+        """Return whose `credential` is; None: nobody's, or no longer.
+
+        Raises:
+            AuthenticationUnavailable: that can't be told now; nobody is let in meanwhile.
+
+        """
+
+
+class AuthenticationUnavailable(Exception):
+    """Whose a credential is can't be told now; the text is for the operator."""
 
 
 class Caps(NamedTuple):
@@ -233,33 +252,42 @@ class Hub:
                 self._behind[connection] = None
 
     async def run(self) -> None:
-        """Ping, drop who doesn't read, and close bars, every second until canceled."""
+        """Ping, drop who doesn't read, and close bars, each second, until canceled."""
         beat = _beat()
         while True:
             await asyncio.sleep(0.25)
             while beat != _beat():
                 beat = (beat + 1) % BEATS
-                self.heartbeat(beat)
+                await self.heartbeat(beat)
             for bar in self._bars.close_until(_now_ms()):
                 self._publish_bar(bar)
 
-    def heartbeat(self, beat: int) -> None:
+    async def heartbeat(self, beat: int) -> None:
         """Do what is due for the connections of one of the `BEATS`, and for all who don't read."""
+        self.drop_overdue()
         for connection in list(self._beats[beat]):
-            if not self._is_still_good(connection):
+            if await self._is_still_good(connection):
+                self._do(connection, connection.session.heartbeat(_now_ms()))
+            else:
                 self._close(connection, CloseCode.TOKEN_EXPIRED)
-                continue
-            self._do(connection, connection.session.heartbeat(_now_ms()))
+
+    def drop_overdue(self) -> None:
+        """Drop who hasn't read for `WRITE_S_MAX`."""
         overdue_s = time.monotonic() - WRITE_S_MAX
         for connection in [each for each in self._behind if each.is_behind_since(overdue_s)]:
             self.dropped_as_too_slow += 1
             self.leave(connection)
             connection.wire.abort()
 
-    def _is_still_good(self, connection: Connection) -> bool:
+    async def _is_still_good(self, connection: Connection) -> bool:
+        """Tell whether a credential without an end is still worth the same; while nobody can tell, it is."""
         if connection.credential is None:
             return True
-        return self.authenticator.authenticate(connection.credential) == connection.subject
+        try:
+            return await self.authenticator.authenticate(connection.credential) == connection.subject
+        except AuthenticationUnavailable as error:
+            log.error("open price streams can't be looked at again: %s", error)  # noqa: TRY400 - one line says it
+            return True
 
     def _do(self, connection: Connection, step: Step) -> None:
         if step.removed:

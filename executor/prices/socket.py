@@ -2,12 +2,13 @@
 
 The WebSocket itself (handshake, frames, closing) is `websockets`' sans-I/O protocol, as uvicorn drives it. `StreamWire`
 adds what ASGI can't say: write a frame that was encoded once for everyone, know whether the client took it, and drop a
-client that takes nothing. So the endpoint runs under uvicorn with `ws=StreamWire` (`UVICORN`), and under nothing else.
+client that takes nothing. So the endpoint runs under uvicorn with the options `WEBSOCKET`, and under nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +20,7 @@ from starlette.routing import WebSocketRoute
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
-from executor.prices.hub import Refusal
+from executor.prices.hub import AuthenticationUnavailable, Refusal
 from permits.canonical import INPUT_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -30,9 +31,14 @@ if TYPE_CHECKING:
 
     from executor.prices.hub import Connection, Hub
 
-__all__ = ["UVICORN", "StreamWire", "app_of", "routes", "server_of"]
+__all__ = ["WEBSOCKET", "StreamWire", "app_of", "routes", "server_of"]
+
+log = logging.getLogger("executor.prices")
 
 PATH: Final = "/v1/stream"
+
+UNAUTHENTICATED: Final = Refusal(401, "UNAUTHENTICATED", "a valid token or API key is required", 0)
+UNAVAILABLE: Final = Refusal(503, "AUTHENTICATION_UNAVAILABLE", "nobody can be let in at the moment")
 
 SEND_BUFFER_BYTES: Final = 16 * 1024
 """What the kernel keeps for a client that doesn't read (Linux doubles it): some hundred ticks, not its default of
@@ -97,12 +103,11 @@ class StreamWire(WebSocketsSansIOProtocol):
         self.transport.abort()
 
 
-UVICORN: Final[dict[str, Any]] = {
+WEBSOCKET: Final[dict[str, Any]] = {
     "ws": StreamWire,
     "ws_max_size": INPUT_BYTES_MAX,
     "ws_per_message_deflate": False,  # it took four times the memory and six times the time when measured
     "ws_ping_interval": None,  # the protocol has its own pings
-    "timeout_graceful_shutdown": int(CLOSE_S_MAX),
 }
 """What uvicorn must be told to serve the endpoint."""
 
@@ -121,9 +126,14 @@ class _Endpoint:
             return
         wire.on_lost = claimed
         credential = _credential(scope)
-        subject = None if credential is None else self._hub.authenticator.authenticate(credential)
+        try:
+            subject = None if credential is None else await self._hub.authenticator.authenticate(credential)
+        except AuthenticationUnavailable as error:
+            log.error("nobody can open a price stream: %s", error)  # noqa: TRY400 - one line says it
+            await _refuse(wire, send, UNAVAILABLE)
+            return
         if credential is None or subject is None:
-            await _refuse(wire, send, Refusal(401, "UNAUTHENTICATED", "a valid token or API key is required", 0))
+            await _refuse(wire, send, UNAUTHENTICATED)
             return
         await receive()
         await send({"type": "websocket.accept"})
@@ -167,7 +177,17 @@ def app_of(hub: Hub, *feeds: Callable[[], Any]) -> Starlette:
 
 def server_of(app: Starlette) -> uvicorn.Server:
     """Return a server for `app`. It logs no requests: their query may hold a key."""
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, **UVICORN))
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,  # it would believe whoever calls from this host
+            server_header=False,
+            timeout_graceful_shutdown=int(CLOSE_S_MAX),
+            **WEBSOCKET,
+        )
+    )
 
 
 def _credential(scope: Scope) -> str | None:

@@ -16,6 +16,10 @@ from executor.service.stream import PATH, StreamEndpoint, StreamFirst
 from executor.service.tailer import Tailer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from starlette.routing import BaseRoute
+
     from executor.guard import AsyncGuard
     from executor.service.settings import Settings
     from executor.signing import SessionVault
@@ -23,8 +27,12 @@ if TYPE_CHECKING:
 __all__ = ["create_app"]
 
 
-def create_app(guard: AsyncGuard, settings: Settings, *, vault: SessionVault | None = None) -> Starlette:
+def create_app(
+    guard: AsyncGuard, settings: Settings, *, vault: SessionVault | None = None, prices: Iterable[BaseRoute] = ()
+) -> Starlette:
     """Return the application over `guard`'s ledger; whoever made the guard closes it.
+
+    `prices` are the routes of a price stream (`executor.prices.socket.routes`), whose hub the caller runs.
 
     Raises SecretRefused if a file that `settings` name can't be used.
     `app.state.close_streams()` ends every open stream; a server calls it before it waits for connections to close.
@@ -36,7 +44,7 @@ def create_app(guard: AsyncGuard, settings: Settings, *, vault: SessionVault | N
 
     metrics = Metrics()
     operations = api.operations(parts, metrics)
-    routes = [Route(PATH, stream, methods=["GET"]), *door.routes, *api.routes(parts, operations)]
+    routes = [Route(PATH, stream, methods=["GET"]), *door.routes, *api.routes(parts, operations), *prices]
     app = Starlette(
         routes=[*routes, openapi.route(operations, routes)],
         middleware=[Middleware(Measured, metrics=metrics), *door.middleware, Middleware(StreamFirst, stream)],

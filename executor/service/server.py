@@ -7,7 +7,7 @@ request is complete in time is cut off: uvicorn alone waits for that for ever, t
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import h11
 import uvicorn
@@ -104,7 +104,7 @@ class _Deadlined(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, app: Starlette) -> None:
+    def __init__(self, app: Starlette, **websocket: Any) -> None:  # noqa: ANN401 - uvicorn's options
         settings = cast("Settings", app.state.settings)
         super().__init__(
             uvicorn.Config(
@@ -117,6 +117,7 @@ class _Server(uvicorn.Server):
                 h11_max_incomplete_event_size=HEAD_BYTES_MAX,
                 limit_concurrency=settings.connections_max,
                 timeout_graceful_shutdown=GRACE_S,
+                **websocket,
             )
         )
         self._app = app
@@ -126,9 +127,12 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(app: Starlette, bound: socket.socket) -> None:
-    """Serve `app`, made by `create_app`, on a socket from `bind`, until SIGINT or SIGTERM."""
-    _Server(app).run(sockets=[bound])
+def serve(app: Starlette, bound: socket.socket, **websocket: Any) -> None:  # noqa: ANN401 - uvicorn's options
+    """Serve `app`, made by `create_app`, on a socket from `bind`, until SIGINT or SIGTERM.
+
+    With a price stream, `websocket` must be `executor.prices.socket.WEBSOCKET`.
+    """
+    _Server(app, **websocket).run(sockets=[bound])
 
 
 async def serving(app: Starlette, bound: socket.socket) -> None:

@@ -70,6 +70,8 @@ class Caller(NamedTuple):
     wallet: str
     expires_at_s: int | None = None
     """When their token ends, Unix seconds, exclusive; None: never, for what needs none."""
+    tier: str | None = None
+    """What the token's `tier` says, whatever that is: how many price streams it is good for."""
 
 
 class Key(NamedTuple):
@@ -120,7 +122,8 @@ class Tokens:
         wallet = claims[self._settings.jwt_wallet_claim]
         if not isinstance(wallet, str) or keys.decode_key(wallet) is None:
             raise TokenRefused
-        return Caller(wallet, expires_at_s)
+        tier = claims.get("tier")
+        return Caller(wallet, expires_at_s, tier if isinstance(tier, str) else None)
 
     async def _verified(self, token: str) -> dict[str, Any]:
         if len(token) > TOKEN_CHARACTERS_MAX:

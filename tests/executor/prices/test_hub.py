@@ -24,7 +24,7 @@ TIER = Tier("pro", 2, 3)
 class Keys:
     """Knows one key of one subject."""
 
-    def authenticate(self, credential):
+    async def authenticate(self, credential):
         return Subject("desk", TIER) if credential == "key" else None
 
 
