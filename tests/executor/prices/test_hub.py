@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import subprocess
+import sys
 import threading
 from decimal import Decimal
 
@@ -146,3 +148,26 @@ def test_a_book_that_follows_the_hub_has_quotes_to_trade_on_and_shows_stale_ones
         until(lambda: book.quotes(JTO.mint)[0].stale)
         assert not book.quotes(JTO.mint)[0].is_fresh(T0, 1_000)
         assert book.quotes(USDC.mint) == ()
+
+
+def test_the_commands_make_a_key_and_serve_a_generated_market_to_it(tmp_path):
+    command = [sys.executable, "-c", "import sys; from executor.cli import main; sys.exit(main())"]
+    keys = ["--keys", str(tmp_path / "keys.json")]
+
+    def run(*arguments):
+        return subprocess.run([*command, *arguments, *keys], capture_output=True, text=True, timeout=60, check=True)
+
+    key = run("keys", "add", "desk", "--tier", "pro").stdout.split()[0]
+    assert key not in (tmp_path / "keys.json").read_text()
+    serving = [*command, "serve-prices", *keys, "--seed", "1", "--port", "0"]
+    with subprocess.Popen(serving, stdout=subprocess.PIPE, text=True) as process:
+        url = process.stdout.readline().split()[-1].replace("http:", "ws:")
+        try:
+            with connect(f"{url}?api_key={key}", compression=None) as socket:
+                assert json.loads(socket.recv(timeout=60))["tier"] == "pro"
+                socket.send('{"type":"subscribe","assets":["SOL"]}')
+                told = json.loads(socket.recv(timeout=60))
+                assert (told["type"], told["data"]["symbol"], told["data"]["stale"]) == ("price", "SOL", False)
+        finally:
+            process.terminate()
+        process.wait(60)
