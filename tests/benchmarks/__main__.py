@@ -4,7 +4,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import fires, history, postgres, signing, streams, verification
+from tests.benchmarks import fires, history, postgres, prices, signing, streams, verification
 
 MEASURED = (
     *verification.MEASURED,
@@ -13,6 +13,7 @@ MEASURED = (
     *postgres.MEASURED,
     *history.MEASURED,
     *streams.MEASURED,
+    *prices.MEASURED,
 )
 
 
