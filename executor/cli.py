@@ -29,7 +29,7 @@ from executor.halts import EVERYTHING, Halt, Halter, Scope
 from executor.ledger import Ledger
 from executor.ledger.clock import APART_MS_MAX
 from executor.limits import Limits
-from executor.operations import Halted, OperationsHere, signatures_in_doubt
+from executor.operations import Halted, OperationsHere, in_doubt
 from executor.prices import commands as price_commands
 from executor.prices.quote import FixedPrices, Quote
 from executor.request import FireRequest
@@ -529,7 +529,7 @@ def _restored(arguments: argparse.Namespace) -> int:
     with _ledger(arguments, writing=True) as ledger:
         guard = _guard(ledger)
         print(f"event ids begin with {guard.mark_restored()}")
-        _show_halt(guard.halts()[-1], Halted(signatures_in_doubt(guard)))
+        _show_halt(guard.halts()[-1], in_doubt(guard))
     return 0
 
 

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+import logging
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from executor.errors import LedgerTampered
 from executor.halts import EVERYTHING, Halter
 from executor.lifecycle import AttemptState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from executor.guard import Guard
     from executor.halts import Halt, Scope
     from executor.limits import Limits
 
-__all__ = ["Halted", "Operations", "OperationsHere", "signatures_in_doubt"]
+__all__ = ["Halted", "Operations", "OperationsHere", "in_doubt"]
+
+log = logging.getLogger("executor")
+
+
+LISTED_MAX: Final = 1_000
+"""Signatures that a halt tells: a wallet has at most 500 attempts a day."""
 
 
 class Halted(NamedTuple):
-    """What a halt couldn't reach any more."""
+    """What a halt or a stop couldn't reach any more."""
 
-    may_still_land: Iterable[str]
-    """The signatures, in the halt's scope, of transactions that exist and have not ended."""
+    may_still_land: Sequence[str]
+    """The signatures, in its scope, of transactions that exist and have not ended."""
     more: bool = False
-    """Whether there are others that this doesn't list."""
+    """Whether there may be others that this doesn't list: too many, or of a wallet whose entries can't be trusted."""
 
 
 class Operations(Protocol):
@@ -57,7 +65,7 @@ class OperationsHere:
     def halt(self, scope: Scope, why: str) -> Halted:
         """Let nothing in `scope` fire until the operator lifts that."""
         signatures = self._guard.halt(scope, Halter.OPERATOR, why)
-        return Halted(signatures_in_doubt(self._guard) if scope == EVERYTHING else signatures)
+        return in_doubt(self._guard) if scope == EVERYTHING else Halted(signatures)
 
     def lift(self, scope: Scope) -> bool:
         """Lift the operator's halt of exactly `scope`; tell whether there was one."""
@@ -80,8 +88,19 @@ class OperationsHere:
         return self._guard.set_fundable(wallet, fundable=fundable)
 
 
-def signatures_in_doubt(guard: Guard) -> Iterator[str]:
-    """Yield the signature of each transaction of the ledger that may still land."""
-    for _, execution in guard.in_doubt():
-        if execution.state is AttemptState.SIGNED:
-            yield execution.steps[-1].entry.body["txSignature"]
+def in_doubt(guard: Guard, wallet: str | None = None, agent_id: str | None = None) -> Halted:
+    """Return the signatures that may still land: of all, of the wallet, or of its agent. Raises LedgerError.
+
+    What was tampered with hides its own, and nothing else: a halt that holds must not look like one that failed.
+    """
+    found: list[str] = []
+    try:
+        for _, execution in guard.in_doubt(wallet):
+            signed = execution.state is AttemptState.SIGNED and agent_id in {None, execution.bounds.terms.agent_id}
+            if signed and len(found) == LISTED_MAX:
+                return Halted(found, more=True)
+            found += [execution.tx_signature or ""] if signed else []
+    except LedgerTampered as fault:
+        log.error("what may still land can't be told whole: %s", fault)  # noqa: TRY400 - one line says it
+        return Halted(found, more=True)
+    return Halted(found)

@@ -46,6 +46,18 @@ class Execution(NamedTuple):
     steps: tuple[SealedEntry, ...]
     """Its entries, in order."""
 
+    @property
+    def tx_signature(self) -> str | None:
+        """Its transaction's signature, base58; None while it has none."""
+        return next((step.entry.body["txSignature"] for step in self.steps if step.entry.kind is Kind.SIGNED), None)
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why it didn't land; None if it did, or may."""
+        last = self.steps[-1].entry.body
+        told = last.get("reason") or last.get("decision", {}).get("reason")
+        return None if told is None else Reason(told)
+
 
 def execution(view: WalletView, execution_id: str) -> Execution | None:
     """Return the story of one execution; None if the wallet has none of this id."""

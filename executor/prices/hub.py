@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from executor.prices.bars import Bars
 from executor.prices.protocol import HEARTBEAT_MS, CloseCode, ErrorCode, Failure, ServerSession, Step
+from executor.service.rates import payer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -181,16 +182,17 @@ class Hub:
 
     def claim(self, address: str) -> Refusal | Callable[[], None]:
         """Take a place for a socket from `address`; return what gives it back, or why there is none."""
+        payer = payer_of(address)  # of IPv6 the /64: a host chooses addresses in it at will
         if self._open >= self.caps.connections:
             return Refusal(503, "CONNECTIONS_FULL", "all connections are taken")
-        if self._open_by_address[address] >= self.caps.per_address:
+        if self._open_by_address[payer] >= self.caps.per_address:
             return Refusal(429, "ADDRESS_CONNECTIONS", f"at most {self.caps.per_address} connections from one address")
         self._open += 1
-        self._open_by_address[address] += 1
+        self._open_by_address[payer] += 1
 
         def release() -> None:
             self._open -= 1
-            _count_down(self._open_by_address, address)
+            _count_down(self._open_by_address, payer)
 
         return release
 

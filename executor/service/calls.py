@@ -159,15 +159,14 @@ class Told(NamedTuple):
     def of(cls, execution: Execution) -> Self:
         """Tell of `execution`, which is no funding."""
         decided, last = execution.steps[0].entry, execution.steps[-1].entry
-        signatures = [step.entry.body["txSignature"] for step in execution.steps if "txSignature" in step.entry.body]
         fill = last.body.get("fill")
         return cls(
             execution_id=decided.execution_id or "",
             agent_id=decided.agent_id or "",
             state=execution.state,
-            tx_signature=signatures[-1] if signatures else None,
+            tx_signature=execution.tx_signature,
             fill=None if fill is None else Fill.from_json_object(fill),
-            reason=last.body.get("reason") or last.body.get("decision", {}).get("reason"),
+            reason=execution.reason,
             detail=last.body.get("detail"),
         )
 

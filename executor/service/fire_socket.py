@@ -27,7 +27,6 @@ import stat
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
@@ -339,12 +338,9 @@ class OperatorSocket(_UnixSocket):
         except ValidationError as error:
             raise _malformed(error) from None
 
-        def work() -> tuple[str, ...]:
-            return tuple(islice(self._operations.halt(scope, halt.why).may_still_land, LISTED_MAX + 1))
-
-        found = await self._in_thread(work)
+        found, more = await self._in_thread(lambda: self._operations.halt(scope, halt.why))
         log.warning("halted: %s", halt)
-        return {"mayStillLand": found[:LISTED_MAX], "more": len(found) > LISTED_MAX}
+        return {"mayStillLand": found[:LISTED_MAX], "more": more or len(found) > LISTED_MAX}
 
     async def _lift(self, arguments: dict[str, Any]) -> dict[str, Any]:
         scope = _scope(arguments)

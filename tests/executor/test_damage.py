@@ -6,9 +6,11 @@ import sqlite3
 import pytest
 
 from executor.audit import check_ledger
+from executor.cli import main
 from executor.errors import LedgerTampered
 from executor.halts import EVERYTHING, Halter, Scope
 from executor.limits import Limits
+from executor.operations import OperationsHere
 from executor.reasons import Reason
 from tests.support import Setup, key, uuid
 
@@ -256,17 +258,37 @@ def test_storage_itself_refuses_a_gap_and_an_attempt_beyond_the_cap(setup):
     connection.close()
 
 
-def test_what_others_have_in_doubt_is_told_all_the_same(setup):
-    """The wallet whose entry was changed comes first in their order; what it hides is told at the end."""
+@pytest.fixture
+def others(setup):
+    """Return another user, after the first one in their order, with a transaction that may land; damage the first's."""
     theirs = Setup.__new__(Setup)
     signer = next(signer for number in range(50, 99) if (signer := key(number)).wallet_address > setup.wallet)
     theirs.__dict__ = {**setup.__dict__, "signer": signer, "wallet": signer.wallet_address}
     theirs.activate(3)
-    request = theirs.request(30, agent=3)
-    setup.guard.authorize(request)
+    authorization = setup.guard.authorize(theirs.request(30, agent=3)).authorization
+    assert theirs.sign(authorization, "theirs") is None
     where = f"wallet = '{setup.wallet}' AND kind = 'authorized'"
     damage(setup, ("UPDATE entries SET content = replace(content, 'USDC', 'USDT') WHERE " + where,))
+    return theirs
+
+
+def test_what_others_have_in_doubt_is_told_all_the_same(setup, others):
+    """The wallet whose entry was changed comes first; what it hides is told at the end."""
     told = []
     with pytest.raises(LedgerTampered):
-        told.extend((wallet, story.evidence.request.execution_id) for wallet, story in setup.guard.in_doubt())
-    assert told == [(theirs.wallet, request.execution_id)]
+        told.extend((wallet, story.tx_signature) for wallet, story in setup.guard.in_doubt())
+    assert told == [(others.wallet, "theirs")]
+
+
+def test_a_halt_of_everything_is_no_fault_whatever_somebody_tampered_with(setup, others, tmp_path, capsys):
+    """It holds, and says that its list isn't whole: nobody must think that it failed, and try something else."""
+    assert OperationsHere(setup.guard).halt(EVERYTHING, "they are in") == (["theirs"], True)
+    assert setup.guard.authorize(others.request(31, agent=3)).reason is Reason.HALTED
+    setup.guard.close()
+    (tmp_path / "seal.key").write_text((b"s" * 32).hex())
+    halt = ["halt", "everything", "--why", "again", "--db", str(setup.path), "--seal-key", str(tmp_path / "seal.key")]
+    assert main(halt) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "may still land: theirs",
+        "may still land: more of them, which this doesn't list",
+    ]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from executor.bounds import Bounds
 from executor.decide import Refused
-from executor.lifecycle import AgentState, AttemptState
+from executor.lifecycle import AgentState
+from executor.operations import Halted, in_doubt
 from executor.request import Uuid
 from executor.service.api.operation import (
     Answer,
@@ -35,14 +36,11 @@ if TYPE_CHECKING:
     from executor.guard import Agent, AsyncGuard
     from executor.service.parts import Parts
 
-__all__ = ["AgentAnswer", "find_agent", "may_still_land", "operations"]
+__all__ = ["AgentAnswer", "find_agent", "operations"]
 
 RESERVED_AGENTS_MAX: Final = 20
 """As many as may be active by default. It bounds what a wallet leaves behind that never signs a permit; requests at
 the same moment may pass it by as many as there are."""
-
-SIGNATURES_MAX: Final = 1_000
-"""As many as are told at once: a wallet has at most 500 attempts a day."""
 
 
 class AgentAnswer(Answer):
@@ -83,6 +81,7 @@ class StoppedAgent(Answer):
 
     agent: AgentAnswer
     may_still_land: list[str]
+    more: bool
 
 
 class SessionKeyAsked(Asked):
@@ -110,18 +109,6 @@ async def find_agent(guard: AsyncGuard, wallet: str, agent_id: str) -> Agent:
     if agent is None:
         raise not_found()
     return agent
-
-
-async def may_still_land(guard: AsyncGuard, wallet: str | None = None, agent_id: str | None = None) -> list[str]:
-    """Return the signatures of transactions that may still land: of the agent, of the wallet, or at all."""
-    signatures: list[str] = []
-    async for _, story in guard.in_doubt(wallet):
-        last = story.steps[-1].entry
-        if story.state is AttemptState.SIGNED and agent_id in {None, last.agent_id}:
-            signatures.append(last.body["txSignature"])
-        if len(signatures) == SIGNATURES_MAX:
-            break
-    return signatures
 
 
 def operations(parts: Parts) -> list[Operation]:
@@ -226,12 +213,14 @@ class _Agents:
             if body and parse(body) != {}:
                 raise Problem(422, "REQUEST_MALFORMED", "with a token, the body must be empty, or `{}`")
             await find_agent(self._guard, wallet, agent_id)
-            signatures = list(await self._guard.stop(wallet, agent_id))
+            stopped = Halted(await self._guard.stop(wallet, agent_id))
         else:
             wallet = await self._stop_as_signed(SignedRevocation.from_json(body), agent_id)
-            signatures = await may_still_land(self._guard, wallet, agent_id)
+            stopped = await asyncio.to_thread(in_doubt, self._guard.guard, wallet, agent_id)
         agent = await find_agent(self._guard, wallet, agent_id)
-        return StoppedAgent(agent=AgentAnswer.of(wallet, agent), may_still_land=signatures)
+        return StoppedAgent(
+            agent=AgentAnswer.of(wallet, agent), may_still_land=list(stopped.may_still_land), more=stopped.more
+        )
 
     async def _stop_as_signed(self, signed: SignedRevocation, agent_id: str) -> str:
         """Stop the agent by the revocation of the permit that it is held to; return whose it is."""

@@ -30,7 +30,6 @@ from executor.service.api.operation import (
     require_uuid,
     tell_decision,
 )
-from executor.value import BaseUnits, Value
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -96,27 +95,20 @@ class PageAsked(Queried):
     reason: Reason | None = None
 
 
-class FireAsked(Value):
-    """A fire request, but for the wallet: that is the caller's."""
-
-    agent_id: Uuid
-    buy: Annotated[str, Field(pattern="^[A-Za-z0-9]{1,44}$")]
-    execution_id: Uuid
-    intent_key: Annotated[str | None, Field(pattern="^[ -~]{1,64}$")] = None
-    min_received: BaseUnits
-    rail: Annotated[str, Field(pattern="^[a-z0-9-]{1,32}$")]
-    sell: Annotated[str, Field(pattern="^[A-Za-z0-9]{1,44}$")]
-    sell_amount: BaseUnits
-
-
 class DecisionAnswer(RootModel[AllowedAnswer | RefusedAnswer]):
     """What a fire would get."""
 
 
+def _fire_asked() -> dict[str, Any]:
+    """Return the schema of a fire request but for the wallet: that is the caller's."""
+    schema = FireRequest.model_json_schema()
+    del schema["properties"]["wallet"]
+    schema["required"].remove("wallet")
+    return schema
+
+
 def _short(story: Execution, evidence: Evidence) -> dict[str, Any]:
-    request, first, last = evidence.request, story.steps[0].entry, story.steps[-1].entry
-    told = last.body.get("reason") or last.body.get("decision", {}).get("reason")
-    signatures = (step.entry.body.get("txSignature") for step in story.steps)
+    request = evidence.request
     return {
         "execution_id": request.execution_id,
         "agent_id": request.agent_id,
@@ -126,9 +118,9 @@ def _short(story: Execution, evidence: Evidence) -> dict[str, Any]:
         "sell_amount": request.sell_amount,
         "buy": request.buy,
         "min_received": request.min_received,
-        "reason": told and Reason(told),
-        "decided_at": first.at_ms,
-        "tx_signature": next((each for each in signatures if each is not None), None),
+        "reason": story.reason,
+        "decided_at": story.steps[0].entry.at_ms,
+        "tx_signature": story.tx_signature,
     }
 
 
@@ -177,7 +169,7 @@ def operations(parts: Parts) -> list[Operation]:
             Who.WALLET,
             its.explain,
             DecisionAnswer,
-            body=FireAsked,
+            body=_fire_asked(),
             says_no=(404,),
         ),
     ]

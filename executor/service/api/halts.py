@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from executor.errors import UnknownWallet
 from executor.halts import EVERYTHING, Halter, Scope
+from executor.operations import Halted, in_doubt
 from executor.request import Uuid
-from executor.service.api.agents import find_agent, may_still_land
+from executor.service.api.agents import find_agent
 from executor.service.api.operation import Answer, Asked, HaltAnswer, Operation, Wallet, Who, read_body
+from executor.service.problems import Problem
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -54,6 +57,7 @@ class OneHalt(Answer):
 
     halt: HaltAnswer
     may_still_land: list[str]
+    more: bool
 
 
 class ManyHalts(Answer):
@@ -74,7 +78,9 @@ def operations(parts: Parts) -> list[Operation]:
     h, either = "/api/halts", Who.EITHER
     return [
         Operation("GET", h, "Tell the halts that concern the wallet", Who.WALLET, its.tell_halts, ManyHalts),
-        Operation("POST", h, "Let nothing fire there", either, its.halt, OneHalt, 201, body=HaltAsked, says_no=(404,)),
+        Operation(
+            "POST", h, "Let nothing fire there", either, its.halt, OneHalt, 201, body=HaltAsked, says_no=(404, 409)
+        ),
         Operation(
             "POST", f"{h}/lift", "Lift a halt of one's own", either, its.lift, Lifted, body=ScopeAsked, says_no=(404,)
         ),
@@ -102,12 +108,14 @@ class _Halts:
         """Set the halt."""
         asked = await read_body(request, HaltAsked)
         scope = await self._scope_of(request, asked)
-        signatures = list(await self._guard.halt(scope, asked.by, asked.why))
+        halted = Halted(await self._guard.halt(scope, asked.by, asked.why))
         if scope == EVERYTHING:
-            signatures = await may_still_land(self._guard)
+            halted = await asyncio.to_thread(in_doubt, self._guard.guard)
         halts = await self._guard.halts(scope.wallet)
-        held = next(each for each in halts if (each.scope, each.by) == (scope, asked.by))
-        return OneHalt(halt=HaltAnswer.of(held), may_still_land=signatures)
+        held = next((each for each in halts if (each.scope, each.by) == (scope, asked.by)), None)
+        if held is None:
+            raise Problem(409, "HALT_LIFTED", "it was lifted again at the same moment")
+        return OneHalt(halt=HaltAnswer.of(held), may_still_land=list(halted.may_still_land), more=halted.more)
 
     async def lift(self, request: Request, _wallet: str) -> Answer:
         """Lift the halt."""

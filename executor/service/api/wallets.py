@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -16,6 +15,7 @@ from executor.guard.headroom import headroom
 from executor.ledger import EVERYBODY
 from executor.service.api.operation import NOT_STORED, Answer, Digits, HaltAnswer, Operation, Queried, Time, Who
 from executor.service.api.operation import read_query as read
+from executor.service.pages import Position
 from executor.service.problems import Problem
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ HOURS: Final = 24
 ENTRIES_AT_ONCE: Final = 500
 ENTRIES_MAX: Final = 5_000
 """A day's 500 executions of at most four entries each, and 1,000 refusals, and as much again for all else."""
-
-_event_id = re.compile(r"([0-9a-f]{16})-(0|[1-9][0-9]{0,17})").fullmatch
 
 
 class CountRoom(Answer):
@@ -180,12 +178,12 @@ def _activity(view: WalletView) -> ActivityAnswer:
 def _events(view: WalletView, asked: EventsAsked, *, known: bool) -> str:
     """Return a page as JSON: amounts stand in it digit for digit, as on the stream."""
     epoch, head = view.stream_epoch, view.head.seq if known else 0
-    told = _event_id(asked.after) if asked.after is not None else None
-    if asked.after is not None and (told is None or told[1] != epoch or int(told[2]) > head):
+    told = Position.read(asked.after) if asked.after is not None else None
+    if asked.after is not None and (told is None or told.epoch != epoch or told.seq > head):
         raise Problem(
             410, "EVENTS_RESET", "read the state anew, then go on after `next`", members={"next": f"{epoch}-{head}"}
         )
-    after = int(told[2]) if told else 0
+    after = told.seq if told else 0
     entries = [sealed.entry for sealed in view.after(after, asked.limit)] if known else []
     events = (
         f'{{"id":"{epoch}-{entry.seq}","event":"{event.name}","data":{event.data_json()}}}'

@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 from executor.assets import KnownAssets
 from executor.prices.book import PriceBook
 from executor.prices.client import PriceStream
-from executor.prices.hub import Caps, Hub, Subject
+from executor.prices.hub import Caps, Hub, Refusal, Subject
 from executor.prices.protocol import CloseCode, Tick, Tier
 from executor.prices.socket import app_of, server_of
 from executor.service import bind
@@ -171,3 +171,12 @@ def test_the_commands_make_a_key_and_serve_a_generated_market_to_it(tmp_path):
         finally:
             process.terminate()
         process.wait(60)
+
+
+def test_who_chooses_addresses_in_one_ipv6_network_is_one_client():
+    hub = Hub(Keys(), Caps(50, 2))
+    givers = [hub.claim(f"2001:db8::{number}") for number in (1, 2)]
+    assert hub.claim("2001:db8::3").status == 429
+    assert not isinstance(hub.claim("2001:db8:0:1::3"), Refusal)
+    givers[0]()
+    assert not isinstance(hub.claim("2001:db8::4"), Refusal)

@@ -142,6 +142,7 @@ def test_a_users_halt_is_lifted_by_the_user_alone(scene):
             "at": "2026-05-02T12:00:00Z",
         },
         "mayStillLand": [signature],
+        "more": False,
     }
     assert scene.get("/api/halts").json()["halts"] == [set_.json()["halt"]]
     named = {"scope": "agent", "agentId": uuid(1), "walletAddress": scene.setup.wallet}
