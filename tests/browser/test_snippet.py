@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
@@ -12,8 +11,8 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
 from executor.demo.world import World
-from executor.service import Settings, bind, create_app
-from executor.service.server import _Server
+from executor.service import Settings, create_app
+from tests.executor.service.served import on_a_port
 
 SNIPPET = """\
 const es = new EventSource(
@@ -57,16 +56,8 @@ def served(world, port=0):
     service = create_app(world.awaited, Settings(wallet_address_streams=True))
     app = Starlette(routes=[Route("/page", show), Mount("/", service)], lifespan=service.router.lifespan_context)
     app.state.close_streams, app.state.settings = service.state.close_streams, service.state.settings
-    bound = bind("127.0.0.1", port)
-    server = _Server(app)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-    thread.start()
-    try:
-        yield bound.getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(60)
-        assert not thread.is_alive()
+    with on_a_port(app, port) as served_at:
+        yield served_at
 
 
 def fire(world, usd, **fields):

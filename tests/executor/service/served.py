@@ -10,18 +10,25 @@ from executor.service.server import _Server
 
 
 @contextlib.contextmanager
-def served(app):
-    """Serve `app`; yield its address."""
-    bound = bind("127.0.0.1", 0)
+def on_a_port(app, port=0):
+    """Serve `app`; yield its port."""
+    bound = bind("127.0.0.1", port)
     server = _Server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+        yield bound.getsockname()[1]
     finally:
         server.should_exit = True
         thread.join(60)
         assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def served(app):
+    """Serve `app`; yield its address."""
+    with on_a_port(app) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextlib.contextmanager

@@ -1,15 +1,14 @@
 """A service on a real socket, and the files that its settings name."""
 
 import contextlib
-import threading
 import time
 
 import httpx
 import jwt
 
 from executor.guard import AsyncGuard
-from executor.service import Settings, bind, create_app
-from executor.service.server import _Server
+from executor.service import Settings, create_app
+from tests.executor.service.served import served
 
 SECRET = b"the secret of the issuer of tokens, long enough"
 
@@ -17,17 +16,9 @@ SECRET = b"the secret of the issuer of tokens, long enough"
 @contextlib.contextmanager
 def serving(guard, settings):
     """Serve `guard` in a thread; hand over a client of it."""
-    bound = bind("127.0.0.1", 0)
-    server = _Server(create_app(AsyncGuard(guard), settings))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-    thread.start()
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{bound.getsockname()[1]}", timeout=30) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join(60)
-    assert not thread.is_alive()
+    app = create_app(AsyncGuard(guard), settings)
+    with served(app) as address, httpx.Client(base_url=address, timeout=30) as client:
+        yield client
 
 
 def private(path, data):

@@ -18,7 +18,7 @@ from executor.service import problems
 from executor.service.problems import Problem
 from executor.service.sign_in import CHALLENGE_LIFETIME_S, Challenge, SignIn
 from executor.service.tickets import TICKET_LIFETIME_S, Tickets
-from executor.service.tokens import Purpose, TokenRefused
+from executor.service.tokens import Caller, Purpose, TokenRefused
 from permits import keys
 from tests.executor.service.serving import SECRET, bearer, serving, settings_in, token
 from tests.support import WALLET, Setup, key
@@ -170,7 +170,7 @@ def test_the_stream_ends_when_the_token_behind_the_ticket_would(sqlite_setup):
     sealed = Purpose(SERVICE_SECRET, "stream ticket").seal(
         {"caller": ["w", 1_777_723_500], "nonce": "n"}, 1_777_723_200 + TICKET_LIFETIME_S
     )
-    assert asyncio.run(tickets.take(sealed)) == ("w", 1_777_723_500)
+    assert asyncio.run(tickets.take(sealed)) == Caller("w", 1_777_723_500)
 
 
 def test_a_challenge_ends_after_five_minutes_by_our_clock(sqlite_setup, tmp_path):

@@ -15,24 +15,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 from starlette.routing import Route
 
 from executor.guard import AsyncGuard
-from executor.service import Settings, bind, create_app
+from executor.service import Settings, create_app
 from executor.service.client import AgentStream, AuthenticationError, Reset, StreamRefused, stream
-from executor.service.server import _Server
+from tests.executor.service.served import on_a_port
 from tests.faulty_proxy import FaultyProxy
-
-
-@contextlib.contextmanager
-def served(app, port=0):
-    bound = bind("127.0.0.1", port)
-    server = _Server(app)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-    thread.start()
-    try:
-        yield bound.getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(60)
-        assert not thread.is_alive()
 
 
 def service(setup):
@@ -74,7 +60,7 @@ def taken(items, count):
 def test_it_hands_over_each_event_in_order(setup):
     setup.activate()
     refuse(setup, *range(1, 6))
-    with served(service(setup)) as port, contextlib.closing(following(setup, port, from_start=True).sync()) as items:
+    with on_a_port(service(setup)) as port, contextlib.closing(following(setup, port, from_start=True).sync()) as items:
         assert taken(items, 5) == ids(setup, range(1, 6))
         refuse(setup, 6)
         event = next(items)
@@ -87,7 +73,7 @@ def test_connections_cut_anywhere_lose_and_repeat_nothing(setup, size):
     """The answer's head and one frame take more than the smallest size, so that some connections tell nothing."""
     setup.activate()
     refuse(setup, *range(1, 21))
-    with served(service(setup)) as port, FaultyProxy(port) as proxy:
+    with on_a_port(service(setup)) as port, FaultyProxy(port) as proxy:
         proxy.cut_after = 400 + size
         with contextlib.closing(following(setup, proxy.port, from_start=True).sync()) as items:
             assert taken(items, 20) == ids(setup, range(1, 21))
@@ -102,7 +88,7 @@ def test_a_server_that_restarts_loses_and_repeats_nothing(setup):
     ):
         for number in range(1, 4):
             refuse(setup, number)
-            with served(service(setup)) as port:
+            with on_a_port(service(setup)) as port:
                 proxy.target = port
                 assert taken(items, 1) == ids(setup, [number])
 
@@ -111,8 +97,8 @@ def test_replicas_in_turn_tell_each_event_once(postgres_setup):
     setup = postgres_setup
     setup.activate()
     with (
-        served(service(setup)) as one,
-        served(service(setup)) as other,
+        on_a_port(service(setup)) as one,
+        on_a_port(service(setup)) as other,
         FaultyProxy(one) as proxy,
         contextlib.closing(following(setup, proxy.port, last_event_id=head(setup)).sync()) as items,
     ):
@@ -127,7 +113,7 @@ def test_a_mute_connection_is_left(setup, monkeypatch):
     monkeypatch.setattr(stream, "SILENCE_S_MAX", 0.5)
     setup.activate()
     refuse(setup, 1, 2)
-    with served(service(setup)) as port, FaultyProxy(port) as proxy:
+    with on_a_port(service(setup)) as port, FaultyProxy(port) as proxy:
         agent_stream = following(setup, proxy.port, from_start=True)
 
         @agent_stream.on_error
@@ -142,7 +128,7 @@ def test_a_mute_connection_is_left(setup, monkeypatch):
 
 def test_after_a_restore_it_says_so_and_hands_over_only_what_is_new(setup):
     setup.activate()
-    with served(service(setup)) as port, FaultyProxy(port) as proxy:
+    with on_a_port(service(setup)) as port, FaultyProxy(port) as proxy:
         agent_stream, resets = following(setup, proxy.port, from_start=True), []
         agent_stream.on_reset(resets.append)
         with contextlib.closing(agent_stream.sync()) as items:
@@ -164,7 +150,7 @@ def test_a_reset_says_from_where_on_memory_suffices(setup, monkeypatch):
     setup.activate()
     refuse(setup, *range(1, 6))
     with (
-        served(service(setup)) as port,
+        on_a_port(service(setup)) as port,
         FaultyProxy(port) as proxy,
         contextlib.closing(following(setup, proxy.port, from_start=True).sync()) as items,
     ):
@@ -194,7 +180,7 @@ def test_handlers_are_told_and_their_exceptions_end_nothing(setup, caplog):
                 if len(told) == 2:
                     return
 
-    with served(service(setup)) as port, caplog.at_level(logging.ERROR, "executor.service.client"):
+    with on_a_port(service(setup)) as port, caplog.at_level(logging.ERROR, "executor.service.client"):
         asyncio.run(follow(port))
     assert told == ids(setup, [1, 2])
     assert [str(error) for error in errors] == ["in a handler"] * 2
@@ -209,7 +195,7 @@ def test_a_token_is_fetched_for_each_connection_and_refused_twice_is_an_error(se
         return JSONResponse({"code": "UNAUTHENTICATED", "detail": "no"}, 401)
 
     tokens = itertools.count()
-    with served(answering(answer)) as port:
+    with on_a_port(answering(answer)) as port:
         agent_stream = following(setup, port, token=lambda: f"token{next(tokens)}")
         with pytest.raises(AuthenticationError, match="401 UNAUTHENTICATED: no"):
             next(agent_stream.sync())
@@ -217,7 +203,7 @@ def test_a_token_is_fetched_for_each_connection_and_refused_twice_is_an_error(se
 
 
 def test_a_refusal_that_stays_is_told(setup):
-    with served(service(setup)) as port:
+    with on_a_port(service(setup)) as port:
         agent_stream = AgentStream(f"http://127.0.0.1:{port}", wallet="nobody")
         with pytest.raises(StreamRefused, match=r"400 .*walletAddress"):
             next(agent_stream.sync())
@@ -242,7 +228,7 @@ def test_it_comes_back_after_what_passes(setup):
     async def answer(_request):
         return next(left)
 
-    with served(answering(answer)) as port:
+    with on_a_port(answering(answer)) as port:
         agent_stream = following(setup, port)
         agent_stream.on_error(errors.append)
         with contextlib.closing(agent_stream.sync()) as items:
@@ -276,7 +262,7 @@ def test_leaving_closes_the_connection_at_once_and_leaves_no_thread(setup):
 
         return StreamingResponse(body(), media_type="text/event-stream")
 
-    with served(answering(answer)) as port:
+    with on_a_port(answering(answer)) as port:
         before = threading.active_count()
         items = following(setup, port).sync()
         next(items)
@@ -293,7 +279,7 @@ def test_the_how_tos_snippet_hears_a_real_event(setup, capsys):
     setup.activate()
     refuse(setup, 1)
     (snippet,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-    with served(service(setup)) as port:
+    with on_a_port(service(setup)) as port:
         own = f'"http://127.0.0.1:{port}", wallet="{setup.wallet}", from_start=True'
         page = {}
         exec(snippet.replace('"https://holdfire.example", token=lambda: "a fresh JWT"', own), page)  # noqa: S102 - ours
