@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from executor.errors import UnknownWallet
 from executor.events import event_of
+from executor.sse import encode
 
 if TYPE_CHECKING:
     from typing import Self
@@ -23,8 +24,8 @@ __all__ = ["Page", "Position", "begin", "head_of", "page_after"]
 ENTRIES_A_PAGE_MAX: Final = 100
 """About 30 KB of frames: what one page costs, in memory and in a stalled client's buffers."""
 
-RETRY: Final = b"retry: 2000\n"
-"""How long a client waits before it comes back, ms."""
+RETRY_MS: Final = 2_000
+"""How long a client waits before it comes back."""
 
 _event_id = re.compile(r"([0-9a-f]{16})-(0|[1-9][0-9]{0,17})").fullmatch
 
@@ -71,14 +72,15 @@ def begin(head: Position, last_event_id: str | None, *, from_start: bool = False
     known = Position.read(last_event_id)
     if known is not None and known.epoch == head.epoch and known.seq <= head.seq:
         return known, _opening(known)
-    return head, _opening(head, RESET)
+    return head, _resetting(head)
 
 
-RESET: Final = b"event: reset\ndata: {}\n"
+def _opening(position: Position) -> bytes:
+    return encode(event_id=str(position), retry_ms=RETRY_MS)
 
 
-def _opening(position: Position, reset: bytes = b"") -> bytes:
-    return b"id: %s\n%s%s\n" % (str(position).encode(), RETRY, reset)
+def _resetting(position: Position) -> bytes:
+    return encode("{}", event="reset", event_id=str(position), retry_ms=RETRY_MS)
 
 
 def head_of(ledger: Ledger, wallet: str) -> Position:
@@ -108,4 +110,4 @@ def page_after(ledger: Ledger, wallet: str, after: Position) -> Page:
 
 
 def _reset(after: Position, head: Position) -> Page:
-    return Page(after, head, _opening(head, RESET), more=False)
+    return Page(after, head, _resetting(head), more=False)
