@@ -10,7 +10,7 @@ demo: $(READY)        ## a permit, refusals and real fires in a local Solana VM
 help:                 ## this list
 	@sed -n 's/^\([a-z]*\): *[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-.PHONY: help demo test lint format bench fuzz mutants docs campaign lock clean
+.PHONY: help demo test lint format bench fuzz mutants docs screenshots campaign lock clean
 
 test: $(READY)        ## everything but the campaigns
 	$(BIN)/python -m pytest
@@ -38,6 +38,9 @@ mutants: $(READY)     ## mutation testing of the verifier and of the decisions, 
 docs: $(READY)        ## builds build/docs; a warning is an error
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
 	@echo "open build/docs/index.html"
+
+screenshots: $(READY) ## the docs' pictures of the console, taken anew in chromium
+	$(BIN)/python -m tests.browser.screenshots docs/images
 
 campaign: $(READY)    ## long runs, before any release
 	@$(BIN)/python -m pytest -m campaign; status=$$?; \

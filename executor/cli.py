@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="a permit, refusals and real fires in a local Solana VM")
     demo.add_argument("--dir", type=Path, help="the folder to write in, without a ledger yet (default: a new one)")
     demo.add_argument("--seed", type=int, help="make every id and key reproducible")
-    demo.add_argument("--serve", action="store_true", help="keep the event stream up afterwards")
+    demo.add_argument("--serve", action="store_true", help="keep the console and the event stream up afterwards")
     demo.add_argument("--port", type=_port, default=8787, help="where --serve listens on 127.0.0.1 (default: 8787)")
     demo.set_defaults(run=_demo)
 

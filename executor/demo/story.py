@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
@@ -27,6 +28,7 @@ from executor.rails import TransactionRecord
 from executor.reasons import Reason
 from executor.service import FireSocket, Settings, create_app, serve
 from executor.service.calls import Fired
+from executor.service.tokens import Issuer
 from permits import keys, permit_id
 
 if TYPE_CHECKING:
@@ -88,12 +90,21 @@ class Story:
         self._sum_up()
 
     def serve(self, bound: socket) -> None:
-        """Keep the event stream up until interrupted."""
+        """Keep the console and the event stream up until interrupted."""
+        world, say = self._world, self._console.print
+        settings = Settings(
+            wallet_address_streams=True,
+            jwt_secret_file=world.write_secret("jwt.secret"),
+            secret_file=world.write_secret("service.secret"),
+        )
+        token, _ = Issuer(settings).token(world.wallet, int(time.time()))
         address, port = bound.getsockname()
-        url = f"http://{address}:{port}/api/agents/stream?walletAddress={self._world.wallet}&from=start"
-        self._console.print(f"\nThe event stream stays up; Ctrl-C ends it. To see it:\n  curl -N '{url}'")
+        url = f"http://{address}:{port}/"
+        say("\nThe console stays up; Ctrl-C ends it.")
+        say(f"Open {url} and sign in with this token, good for an hour:\n  {token}")
+        say(f"The event stream:\n  curl -N '{url}api/agents/stream?walletAddress={world.wallet}&from=start'")
         with suppress(KeyboardInterrupt):
-            serve(create_app(self._world.awaited, Settings(wallet_address_streams=True)), bound)
+            serve(create_app(world.awaited, settings), bound)
 
     def _activate(self, title: str, *, show: bool = False) -> None:
         signed = self._world.sign_permit()

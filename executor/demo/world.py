@@ -172,13 +172,15 @@ class World:
         self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / "ledger.db").exists():
             raise ExecutorError(f"`{self.folder}` holds a ledger already; name another folder")
-        found = []
-        for name in ("seal.key", "master.key"):
-            key = self.random_bytes(32)
-            with open(self.folder / name, "x", opener=_private) as file:
-                file.write(key.hex())
-            found.append(key)
-        return found[0], found[1]
+        seal_key, master_key = (self.write_secret(name) for name in ("seal.key", "master.key"))
+        return bytes.fromhex(seal_key.read_text()), bytes.fromhex(master_key.read_text())
+
+    def write_secret(self, name: str) -> Path:
+        """Write a new secret, 64 hex digits, to a file that only its owner can read."""
+        path = self.folder / name
+        with open(path, "x", opener=_private) as file:
+            file.write(self.random_bytes(32).hex())
+        return path
 
     def _token(self, symbol: str, decimals: int) -> Asset:
         mint = str(self.chain.make_mint(decimals))

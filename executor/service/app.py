@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from executor.service import api, openapi, problems
+from executor.service import api, console, openapi, problems
 from executor.service.door import open_door
 from executor.service.metrics import Measured, Metrics
 from executor.service.parts import Parts
@@ -44,7 +44,13 @@ def create_app(
 
     metrics = Metrics()
     operations = api.operations(parts, metrics)
-    routes = [Route(PATH, stream, methods=["GET"]), *door.routes, *api.routes(parts, operations), *prices]
+    routes = [
+        Route(PATH, stream, methods=["GET"]),
+        *door.routes,
+        *api.routes(parts, operations),
+        *console.routes(),
+        *prices,
+    ]
     app = Starlette(
         routes=[*routes, openapi.route(operations, routes)],
         middleware=[Middleware(Measured, metrics=metrics), *door.middleware, Middleware(StreamFirst, stream)],

@@ -62,9 +62,14 @@ def test_it_fails_when_something_does_not_happen_as_said(tmp_path, monkeypatch):
     assert demo.run(folder=tmp_path, seed=1, port=None) == 1
 
 
-def test_it_serves_the_events_afterwards(tmp_path):
+def test_it_serves_the_events_and_the_console_afterwards(tmp_path):
     command = [*COMMAND, "demo", "--dir", str(tmp_path), "--seed", "7", "--serve", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        console = next(match[1] for line in process.stdout if (match := re.search(r"Open (\S+) and sign in", line)))
+        token = next(process.stdout).strip()
+        agents = httpx.get(f"{console}api/agents", headers={"Authorization": f"Bearer {token}"}).json()["agents"]
+        assert [agent["state"] for agent in agents] == ["completed"]
+        assert "<title>Holdfire</title>" in httpx.get(console).text
         url = next(match[1] for line in process.stdout if (match := re.search(r"curl -N '(\S+)'", line)))
         with httpx.Client(timeout=60) as client, client.stream("GET", url) as response:
             told = []

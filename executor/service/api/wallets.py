@@ -98,6 +98,7 @@ class ActivityAnswer(Answer):
 
     from_: Annotated[Time, Field(alias="from")]
     to: Time
+    as_of: str
     complete: bool
     hours: list[HourAnswer]
 
@@ -148,7 +149,7 @@ def _newest_first(view: WalletView) -> Iterator[Entry]:
         above = below
 
 
-def _activity(view: WalletView) -> ActivityAnswer:
+def _activity(view: WalletView, *, known: bool) -> ActivityAnswer:
     first_ms = view.now_ms // HOUR_MS * HOUR_MS - (HOURS - 1) * HOUR_MS
     executed: Counter[int] = Counter()
     errored: dict[int, Counter[str]] = {hour: Counter() for hour in range(HOURS)}
@@ -165,6 +166,7 @@ def _activity(view: WalletView) -> ActivityAnswer:
     return ActivityAnswer(
         from_=first_ms,
         to=view.now_ms,
+        as_of=str(Position(view.stream_epoch, view.head.seq if known else 0)),
         complete=oldest is None or oldest.seq == 1 or oldest.at_ms < first_ms,
         hours=[
             HourAnswer(
@@ -203,7 +205,10 @@ def operations(parts: Parts) -> list[Operation]:
         return HeadroomAnswer.of(wallet, await asyncio.to_thread(_look, ledger, wallet, headroom))
 
     async def tell_activity(_request: Request, wallet: str) -> Answer:
-        return await asyncio.to_thread(_look, ledger, wallet, _activity)
+        def look(view: WalletView) -> ActivityAnswer:
+            return _activity(view, known=view.head.wallet == wallet)
+
+        return await asyncio.to_thread(_look, ledger, wallet, look)
 
     async def tell_events(request: Request, wallet: str) -> Response:
         asked = read(request, EventsAsked)
