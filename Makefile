@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Modules beside each other, on up to four cores: most tests wait for a disk, a socket or a process.
+BESIDE := --numprocesses auto --maxprocesses 4 --dist loadscope
 
 demo: $(READY)        ## a permit, refusals and real fires in a local Solana VM
 	$(BIN)/executor demo
@@ -13,7 +15,7 @@ help:                 ## this list
 .PHONY: help demo test lint format bench fuzz mutants docs screenshots campaign lock clean
 
 test: $(READY)        ## everything but the campaigns
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(BESIDE)
 
 lint: $(READY)        ## style, and types, strictly
 	$(BIN)/ruff check .

@@ -216,21 +216,24 @@ def test_a_slow_handler_delays_no_other_and_gets_the_latest(quiet_exchange):
 def test_an_overflow_of_orders_is_told(quiet_exchange, monkeypatch, caplog):
     monkeypatch.setattr(handlers, "WAITING_MAX", 10)
     ws = AgentExchangeWS(KEY, quiet_exchange.url)
-    free, orders = threading.Event(), []
+    free, orders, seen = threading.Event(), [], []
 
     @ws.on_order_update()
     def counts(data):
         orders.append(data["order_id"])
         assert free.wait(30)
 
+    ws.on_ticker("all")(seen.append)
+
     with running(ws), caplog.at_level(logging.ERROR):
-        until(lambda: quiet_exchange.subscriptions and quiet_exchange.subscriptions[0])
+        until(lambda: quiet_exchange.subscriptions and len(quiet_exchange.subscriptions[0]) == 2)
         quiet_exchange.tell("orders", {**ORDER, "order_id": -1})
         until(lambda: orders == [-1])
         for number in range(20):
             quiet_exchange.tell("orders", {**ORDER, "order_id": number})
-        until(lambda: "1 of what waited" in caplog.text)
-        until(lambda: quiet_exchange.open == 1)
+        quiet_exchange.tell("ticker", BTC, symbol="BTCUSDT")  # what comes after the orders
+        until(lambda: seen)
+        assert "1 of what waited" in caplog.text
         free.set()
         until(lambda: orders and orders[-1] == 19)
         until(lambda: "10 of what waited" in caplog.text)

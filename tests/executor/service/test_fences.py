@@ -102,7 +102,7 @@ def test_each_address_behind_a_listed_proxy_is_counted_by_itself(served):
     assert ask("made-up, 9.9.9.9, 1.1.1.1, 10.0.0.7") == 429
     assert ask("1.1.1.2") == 404
     unlisted = served(requests_per_minute_per_ip=2)
-    assert [unlisted.get("/", headers={"X-Forwarded-For": f"1.1.1.{n}"}).status_code for n in range(3)] == [
+    assert [unlisted.get("/nowhere", headers={"X-Forwarded-For": f"1.1.1.{n}"}).status_code for n in range(3)] == [
         404,
         404,
         429,
