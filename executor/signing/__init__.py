@@ -4,6 +4,7 @@ from executor.signing.book import Facts
 from executor.signing.gate import SignedTransaction, SigningGate
 from executor.signing.inspection import Inspected, Needs, inspect, needs
 from executor.signing.policy import Policy
+from executor.signing.proposal import Proposal, read_proposal
 from executor.signing.vault import SessionVault
 
 __all__ = [
@@ -11,9 +12,11 @@ __all__ = [
     "Inspected",
     "Needs",
     "Policy",
+    "Proposal",
     "SessionVault",
     "SignedTransaction",
     "SigningGate",
     "inspect",
     "needs",
+    "read_proposal",
 ]

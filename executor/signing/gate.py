@@ -19,6 +19,7 @@ from executor.signing.book import Facts
 from executor.signing.floors import floor_instructions, mints_of, named_accounts, token_floors, with_floors
 from executor.signing.inspection import inspect, needs
 from executor.signing.policy import Policy
+from executor.signing.proposal import read_proposal
 from executor.signing.sweep import sweep_message
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from executor.rails import Account, Blockhash, Chain
     from executor.rails.agreed import AgreedChain
     from executor.signing.inspection import Inspected
+    from executor.signing.proposal import Proposal
     from executor.signing.sweep import Owned
     from executor.signing.vault import SessionVault
 
@@ -104,8 +106,9 @@ class SigningGate:
         """
         alone_since = None
         try:
-            facts = await self._read_facts(transaction, authorization)
-            inspected = inspect(transaction, authorization, blockhash.hash, cosigners, facts, self._policy)
+            proposal = read_proposal(transaction)
+            facts = await self._read_facts(proposal, authorization)
+            inspected = inspect(proposal, authorization, blockhash.hash, cosigners, facts, self._policy)
             checked = inspected.transaction
             if inspected.programs:
                 alone_since = await self._guard.head_seq(authorization.wallet)  # before what it holds is read
@@ -148,16 +151,16 @@ class SigningGate:
         )
         return signing.done(blockhash)
 
-    async def _read_facts(self, transaction: bytes, authorization: Authorization) -> Facts:
-        """Read all that an inspection of `transaction` asks: lookup tables first, since they name accounts too."""
+    async def _read_facts(self, proposal: Proposal, authorization: Authorization) -> Facts:
+        """Read all that an inspection of `proposal` asks: lookup tables first, since they name accounts too."""
         tables = {name: tuple(keys) for name, keys in self._policy.tables.items()}
-        needed = needs(transaction, authorization, tables)
+        needed = needs(proposal, authorization, tables)
         if needed.tables:
             if self._tables is None:
                 raise TransactionRefused("it takes accounts from a lookup table that isn't pinned")
             found = await self._tables.tables(needed.tables)
             tables |= {name: tuple(found[name]) for name in needed.tables}
-            needed = needs(transaction, authorization, tables)
+            needed = needs(proposal, authorization, tables)
         newest = await self._chain.finalized_block()
         return Facts(await self._accounts(needed.accounts), tables, newest.epoch)
 

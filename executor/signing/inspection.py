@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from executor.errors import TransactionRefused
 from executor.signing.book import Book, Trade
 from executor.signing.programs import AccountClosing, Opaque, TokenTransfer, decode
-from executor.signing.proposal import read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from executor.authorization import Authorization
     from executor.signing.book import Facts
     from executor.signing.policy import Policy
+    from executor.signing.proposal import Proposal
 
 __all__ = ["Inspected", "Needs", "inspect", "needs"]
 
@@ -80,19 +80,19 @@ class Inspected(NamedTuple):
         return self.fee_lamports + self.rent_lamports + self.wrapped_lamports
 
 
-def needs(transaction: bytes, authorization: Authorization, tables: Mapping[str, tuple[str, ...]]) -> Needs:
-    """Return what must be read before `inspect` can judge `transaction`.
+def needs(proposal: Proposal, authorization: Authorization, tables: Mapping[str, tuple[str, ...]]) -> Needs:
+    """Return what must be read before `inspect` can judge `proposal`.
 
     Args:
-        transaction: as for `inspect`.
+        proposal: as for `inspect`.
         authorization: the same.
         tables: the lookup tables that are known, pinned or resolved.
 
     Raises:
-        TransactionRefused: it can't be read, or is refused whatever the chain says.
+        TransactionRefused: it is refused whatever the chain says.
 
     """
-    proposal, trade = read(transaction), Trade.of(authorization)
+    trade = Trade.of(authorization)
     own = frozenset(map(str, (trade.session, trade.selling, trade.buying)))
     own |= {authorization.sell.mint, authorization.buy.mint}
     missing = tuple(str(each.account_key) for each in proposal.lookups if str(each.account_key) not in tables)
@@ -111,7 +111,7 @@ def needs(transaction: bytes, authorization: Authorization, tables: Mapping[str,
 
 
 def inspect(
-    transaction: bytes,
+    proposal: Proposal,
     authorization: Authorization,
     blockhash: str,
     cosigners: AbstractSet[str],
@@ -121,7 +121,7 @@ def inspect(
     """Return what the session key may sign.
 
     Args:
-        transaction: wire format, complete but for the session key's signature, whose place is ignored.
+        proposal: complete but for the session key's signature, whose place is ignored; `read_proposal` makes it.
         authorization: what was allowed.
         blockhash: the one that the executor itself fetched.
         cosigners: who else may sign, base58: the rail declared them before.
@@ -132,7 +132,7 @@ def inspect(
         TransactionRefused: it is anything but the authorized trade, or that can't be proved.
 
     """
-    proposal, trade = read(transaction), Trade.of(authorization)
+    trade = Trade.of(authorization)
     if str(proposal.message.recent_blockhash) != blockhash:
         raise TransactionRefused("its blockhash is not the executor's")
     proposal.check_signers(trade.session, cosigners, policy.cosigners_max)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from solders.instruction import CompiledInstruction
     from solders.message import MessageAddressTableLookup
 
-__all__ = ["Proposal", "read"]
+__all__ = ["Proposal", "read_proposal"]
 
 TRANSACTION_BYTES_MAX: Final = 1_232
 SIGNATURE_BYTES: Final = 64
@@ -106,7 +106,7 @@ class Proposal(NamedTuple):
         return [Pubkey.from_string(tables[key][index]) for key, index in indexes]
 
 
-def read(transaction: bytes) -> Proposal:
+def read_proposal(transaction: bytes) -> Proposal:
     """Read `transaction`.
 
     Raises:

@@ -15,9 +15,9 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from nacl.bindings import crypto_sign, crypto_sign_BYTES, crypto_sign_seed_keypair
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
-from nacl.signing import SigningKey
 
 from executor.errors import VaultError
 from executor.guard import agents
@@ -79,7 +79,8 @@ class SessionVault:
             held = transaction.secret(agent_id)
             if held is None and agents.state(transaction, agent_id) is not None:
                 raise VaultError(f"the session key of agent `{agent_id}` was destroyed, or never in this vault")
-            session_pubkey = _address(self._open(wallet, agent_id, box if held is None else held))
+            public_key, _ = self._open(wallet, agent_id, box if held is None else held)
+            session_pubkey = keys.encode(public_key)
             agents.reserve(transaction, agent_id, session_pubkey)
             if held is None:
                 transaction.keep_secret(agent_id, box)
@@ -101,10 +102,10 @@ class SessionVault:
         held = view.secret(agent_id)
         if held is None:
             raise VaultError(f"there is no session key for agent `{agent_id}`")
-        key = self._open(view.head.wallet, agent_id, held)
-        if bytes(key.verify_key) != keys.decode_key(session_pubkey):
+        public_key, secret_key = self._open(view.head.wallet, agent_id, held)
+        if public_key != keys.decode_key(session_pubkey):
             raise VaultError(f"the session key of agent `{agent_id}` is not the one that was reserved")
-        return key.sign(message).signature
+        return crypto_sign(message, secret_key)[:crypto_sign_BYTES]
 
     def rotate(self) -> int:
         """Encrypt anew, under the master key, every session key that lies under an older one; return how many.
@@ -126,8 +127,8 @@ class SessionVault:
                 with suppress(CryptoError, TypeError, ValueError):
                     _box(self._master_keys[0], wallet, agent_id).decrypt(held)
                     continue
-                seed = bytes(self._open(wallet, agent_id, held))
-                transaction.change_secret(agent_id, self._encrypt(wallet, agent_id, seed))
+                _, secret_key = self._open(wallet, agent_id, held)
+                transaction.change_secret(agent_id, self._encrypt(wallet, agent_id, secret_key[:SEED_BYTES]))
                 rotated += 1
             return rotated
 
@@ -137,10 +138,11 @@ class SessionVault:
         nonce = self._random_bytes(SecretBox.NONCE_SIZE)
         return bytes(_box(self._master_keys[0], wallet, agent_id).encrypt(seed, nonce))
 
-    def _open(self, wallet: str, agent_id: str, box: bytes) -> SigningKey:
+    def _open(self, wallet: str, agent_id: str, box: bytes) -> tuple[bytes, bytes]:
+        """Return the public and the secret key in `box`, as libsodium has them: the latter begins with its seed."""
         for master_key in self._master_keys:
             with suppress(CryptoError, TypeError, ValueError):
-                return SigningKey(_box(master_key, wallet, agent_id).decrypt(box))
+                return crypto_sign_seed_keypair(_box(master_key, wallet, agent_id).decrypt(box))
         raise VaultError(f"the session key of agent `{agent_id}` doesn't open: another's, or master key")
 
     def __repr__(self) -> str:
@@ -168,10 +170,6 @@ def read_master_key(path: Path) -> bytes:
 
 
 HEX: Final = frozenset(b"0123456789abcdefABCDEF")
-
-
-def _address(key: SigningKey) -> str:
-    return keys.encode(bytes(key.verify_key))
 
 
 def _box(master_key: bytes, wallet: str, agent_id: str) -> SecretBox:

@@ -8,7 +8,7 @@ from solders.message import to_bytes_versioned
 from solders.transaction import VersionedTransaction
 
 from executor.demo.world import World
-from executor.signing import SigningGate, inspect
+from executor.signing import SigningGate, inspect, read_proposal
 from tests.benchmarks.ratios import ROUNDS, medians, paired, row
 from tests.executor.signing.scene import Scene
 
@@ -19,7 +19,7 @@ def inspection(_folder):
     facts, blockhash = scene.facts(transaction), scene.blockhash
 
     def ours():
-        inspect(transaction, scene.authorization, blockhash, scene.cosigners, facts, scene.policy)
+        inspect(read_proposal(transaction), scene.authorization, blockhash, scene.cosigners, facts, scene.policy)
 
     def theirs():
         parsed = VersionedTransaction.from_bytes(transaction)

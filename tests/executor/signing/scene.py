@@ -21,7 +21,7 @@ from solders.transaction_metadata import FailedTransactionMetadata
 from executor.assets import NATIVE_MINT, Asset
 from executor.authorization import Authorization
 from executor.rails import Account
-from executor.signing import Facts, Policy, inspect, needs
+from executor.signing import Facts, Policy, inspect, needs, read_proposal
 from executor.solana import (
     ASSOCIATED_TOKEN_PROGRAM,
     COMPUTE_BUDGET_PROGRAM,
@@ -241,7 +241,7 @@ class Scene:
         )
 
     def needs(self, transaction, tables):
-        return needs(transaction, self.authorization, tables)
+        return needs(read_proposal(transaction), self.authorization, tables)
 
     def facts(self, transaction, tables=None, epoch=0):
         tables = self.tables if tables is None else tables
@@ -252,7 +252,8 @@ class Scene:
         return self.inspect_with(transaction, self.facts(transaction, tables, epoch))
 
     def inspect_with(self, transaction, facts):
-        return inspect(transaction, self.authorization, self.blockhash, self.cosigners, facts, self.policy)
+        proposal = read_proposal(transaction)
+        return inspect(proposal, self.authorization, self.blockhash, self.cosigners, facts, self.policy)
 
     def complete(self, transaction):
         """Sign with the session key, as the gate would."""
