@@ -1,7 +1,7 @@
 """`executor demo`: one permit, refusals with their reasons, and real fires, all on this machine.
 
-A SQLite file, a Solana VM in this process, prices set by hand, and a clock that the story moves on. Every step says
-what it expects; the demo succeeds only if all of it happened.
+A SQLite file, a Solana VM in this process, prices over a hub's WebSocket, and a clock that the story moves on. Every
+step says what it expects; the demo succeeds only if all of it happened.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from executor.demo.market import StreamedWorld
 from executor.demo.story import Story
-from executor.demo.world import World
 from executor.service import bind
 
 __all__ = ["run"]
@@ -34,7 +34,7 @@ def run(folder: Path | None, seed: int | None, port: int | None) -> int:
     """
     bound = None if port is None else bind("127.0.0.1", port)
     folder = folder or Path(tempfile.mkdtemp(prefix="holdfire-demo-"))
-    with World(folder, seed) as world:
+    with StreamedWorld(folder, seed) as world:
         story = Story(world, Console(soft_wrap=True, highlight=False))
         asyncio.run(story.tell())
         if bound is not None and not story.surprises:

@@ -72,7 +72,7 @@ class Story:
         )
         await self._refused("one cent over the cap", world.request(Decimal("250.01")), Reason.AMOUNT_OVER_CAP)
         world.let_pass(seconds=QUOTE_AGE_S_MAX + 1, quotes=False)
-        await self._refused("the price is 31 s old", world.request(Decimal(100)), Reason.PRICE_STALE)
+        await self._refused("the price stream was silent for 31 s", world.request(Decimal(100)), Reason.PRICE_STALE)
         world.let_pass(seconds=PERMIT_LIFETIME_S)
         await self._refused("an hour later", world.request(Decimal(100)), Reason.PERMIT_EXPIRED)
         self._expect("the agent is paused", self._is_paused())

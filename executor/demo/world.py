@@ -8,7 +8,7 @@ import random
 import secrets
 import time
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from uuid import UUID
 
 from solders.pubkey import Pubkey
@@ -33,7 +33,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["FLOOR_LAMPORTS", "PERMIT_LIFETIME_S", "QUOTE_AGE_S_MAX", "START_USDC", "USDC_UNITS", "World"]
+__all__ = [
+    "FLOOR_LAMPORTS",
+    "PERMIT_LIFETIME_S",
+    "PRICES_USD",
+    "QUOTE_AGE_S_MAX",
+    "SOL",
+    "START_USDC",
+    "USDC_UNITS",
+    "World",
+]
 
 SEEDED_START_MS: Final = 1_777_723_200_000
 """2026-05-02T12:00:00Z, as in the source's permit: with a seed, permits and their ids repeat themselves."""
@@ -42,7 +51,7 @@ QUOTE_AGE_S_MAX: Final = 30
 PERMIT_LIFETIME_S: Final = 3_600
 CAP_USD: Final = 250
 JTO_USD: Final = Decimal("2.50")
-SOL_USD: Final = Decimal(150)
+PRICES_USD: Final = {"USDC": Decimal(1), "JTO": JTO_USD, "SOL": Decimal(150)}
 USDC_UNITS: Final = 10**6
 JTO_UNITS: Final = 10**9
 LAMPORTS: Final = 10**9
@@ -50,6 +59,7 @@ START_USDC: Final = 1_000
 START_LAMPORTS: Final = LAMPORTS // 100
 FLOOR_LAMPORTS: Final = LAMPORTS // 20
 """What the operator tops the session wallet up to."""
+SOL: Final = Asset(symbol="SOL", mint=NATIVE_MINT, decimals=9, token_program=str(TOKEN_PROGRAM))
 CAPS: Final = Limits(autofund_lamports_per_24h=LAMPORTS // 10, autofund_lamports_per_24h_in_all=LAMPORTS)
 
 
@@ -66,7 +76,7 @@ class World:
         self.chain = LocalChain(self.random_bytes)
         self.usdc = self._token("USDC", decimals=6)
         self.jto = self._token("JTO", decimals=9)
-        self.prices = FixedPrices()
+        self.prices = self._open_prices()
         self.quote_again()
         self.guard = Guard.open(
             folder / "ledger.db",
@@ -114,10 +124,9 @@ class World:
 
     def quote_again(self) -> None:
         """Publish every price anew."""
-        for mint, price_usd in ((self.usdc.mint, Decimal(1)), (self.jto.mint, JTO_USD), (NATIVE_MINT, SOL_USD)):
-            self.prices.set(
-                Quote.of(mint, price_usd, at_ms=self.now_ms, max_age_ms=QUOTE_AGE_S_MAX * 1000, source="demo")
-            )
+        for asset in (self.usdc, self.jto, SOL):
+            usd, max_age_ms = PRICES_USD[asset.symbol], QUOTE_AGE_S_MAX * 1000
+            self.prices.set(Quote.of(asset.mint, usd, at_ms=self.now_ms, max_age_ms=max_age_ms, source="demo"))
 
     def let_pass(self, seconds: int, *, quotes: bool = True) -> None:
         """Move the clock on, with prices published along the way or not."""
@@ -166,6 +175,9 @@ class World:
             "JTO": Decimal(jto).scaleb(-self.jto.decimals),
             "SOL": Decimal(lamports).scaleb(-9),
         }
+
+    def _open_prices(self) -> Any:  # noqa: ANN401 - a `PriceSource`, and whatever else sets its prices
+        return FixedPrices()
 
     def _make_keys(self) -> tuple[bytes, bytes]:
         """Make the two secrets that must not lie in the database, each in a file of its own."""

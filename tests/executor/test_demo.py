@@ -6,12 +6,18 @@ import signal
 import socket
 import subprocess
 import sys
+from decimal import Decimal
 
 import httpx
 import pytest
 
 from executor import demo
+from executor.demo import market
+from executor.demo.market import StreamedWorld
 from executor.demo.story import Story
+from executor.demo.world import QUOTE_AGE_S_MAX
+from executor.errors import ExecutorError
+from executor.prices.hub import Hub
 from executor.reasons import Reason
 
 COMMAND = [sys.executable, "-c", "import sys; from executor.cli import main; sys.exit(main())"]
@@ -60,6 +66,18 @@ def test_it_fails_when_something_does_not_happen_as_said(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Story, "_same_again", same_again)
     assert demo.run(folder=tmp_path, seed=1, port=None) == 1
+
+
+def test_its_agent_trades_on_what_the_hub_streams_and_on_nothing_else(tmp_path, monkeypatch):
+    with StreamedWorld(tmp_path / "a", seed=1) as world:
+        world.let_pass(seconds=1)
+        assert [quote.at_ms for quote in world.prices.quotes(world.jto.mint)] == [world.now_ms]
+        monkeypatch.setattr(Hub, "publish", lambda _hub, _tick: None)
+        monkeypatch.setattr(market, "TRIES_MAX", 2)
+        with pytest.raises(ExecutorError, match="doesn't tell its prices"):
+            world.let_pass(seconds=QUOTE_AGE_S_MAX + 1)
+        world.guard.activate(world.sign_permit())
+        assert world.guard.explain(world.request(Decimal(10))).reason is Reason.PRICE_STALE
 
 
 def test_it_serves_the_events_and_the_console_afterwards(tmp_path):
