@@ -16,7 +16,7 @@ from executor.prices.protocol import TIERS
 from permits import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from executor.prices.protocol import Tick
 
@@ -42,8 +42,13 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], port: 
     serving = commands.add_parser(
         "serve-prices", help="serve the price stream alone, of a recorded or generated market"
     )
-    for each in (add, listing, revoke, serving):
+    for each in (add, listing, revoke):
         each.add_argument("--keys", type=Path, required=True, metavar="FILE", help="the file of API keys")
+    believed = serving.add_mutually_exclusive_group(required=True)
+    believed.add_argument("--keys", type=Path, metavar="FILE", help="the file of API keys: they alone open the stream")
+    believed.add_argument(
+        "--config", type=Path, metavar="FILE", help="the service's settings: its tokens open it, and its keys, if any"
+    )
     market = serving.add_mutually_exclusive_group()
     market.add_argument("--replay", type=Path, metavar="FILE", help="a recording: a `price` frame a line")
     market.add_argument("--seed", type=int, default=0, help="of the generated market (default: 0)")
@@ -76,36 +81,30 @@ def _revoke(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from executor.prices.hub import Hub  # noqa: PLC0415 - these need an extra that the other commands don't
-    from executor.prices.replay import generated, play  # noqa: PLC0415
+    from executor.prices.callers import believing  # noqa: PLC0415 - these need an extra that the other commands don't
+    from executor.prices.hub import Hub  # noqa: PLC0415
+    from executor.prices.replay import generated, played, read_recording  # noqa: PLC0415
     from executor.prices.socket import app_of, server_of  # noqa: PLC0415
     from executor.service.server import bind  # noqa: PLC0415
+    from executor.service.settings import Settings  # noqa: PLC0415
 
-    keys = KeyFile(arguments.keys)
-    keys.list()  # an unusable file is told now
+    settings = None if arguments.config is None else Settings.read(arguments.config)
+    hub = Hub(_readable(KeyFile(arguments.keys)) if settings is None else believing(settings))
     ticks: Iterable[Tick] = generated(random.Random(arguments.seed))  # noqa: S311 - a made-up market
     if arguments.replay is not None:
-        ticks = list(_read(arguments.replay))
-    hub = Hub(keys)
-
-    async def feed() -> None:
-        await play(ticks, hub.publish, speed=arguments.speed, now_ms=lambda: time.time_ns() // 1_000_000)
-
+        ticks = read_recording(arguments.replay)
+    feed = played(ticks, hub.publish, speed=arguments.speed)
+    app = app_of(hub, feed, trusted_proxies=() if settings is None else settings.trusted_proxies)
     with bind(arguments.host, arguments.port) as bound, suppress(KeyboardInterrupt):
         host, port = bound.getsockname()[:2]
         print(f"listening on ws://{f'[{host}]' if ':' in host else host}:{port}/v1/stream", flush=True)
-        server_of(app_of(hub, feed)).run(sockets=[bound])
+        server_of(app).run(sockets=[bound])
     return 0
 
 
-def _read(path: Path) -> Iterator[Tick]:
-    from executor.prices.replay import RecordingError, recorded  # noqa: PLC0415
-
-    with path.open("rb") as lines:
-        try:
-            yield from recorded(lines)
-        except RecordingError as error:
-            raise ExecutorError(f"`{path}`: {error}") from None
+def _readable(keys: KeyFile) -> KeyFile:
+    keys.list()  # an unusable file is told now
+    return keys
 
 
 def _speed(text: str) -> float:

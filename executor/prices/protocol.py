@@ -130,19 +130,18 @@ class CloseCode(IntEnum):
     """Why a connection was closed: the WebSocket's close code. Those from 4000 on are this protocol's."""
 
     NORMAL = 1000
-    GOING_AWAY = 1001
-    """The server stops; come back with backoff."""
     BROKEN = 1002
     """The other end sent what no such end sends."""
     NOT_TEXT = 1003
+    NOT_UTF8 = 1007
+    RESTARTING = 1012
+    """The server stops: uvicorn says so. Come back with backoff."""
     BAD_JSON = 4400
     TOKEN_EXPIRED = 4401
     """Come back with a fresh token."""
     UNKNOWN_TYPE = 4404
     MISSED_PONG = 4408
     SYMBOL_LIMIT = 4409
-    TOO_SLOW = 4413
-    """The client didn't read within the write deadline."""
     TOO_FAST = 4429
     """More messages, or more changes of subscriptions, than `MESSAGES_AT_ONCE` and `CHANGES_AT_ONCE` allow."""
     QUIET = 4430

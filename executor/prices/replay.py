@@ -11,17 +11,20 @@ distances (divided by the speed), and carry the time at which they are played: a
 from __future__ import annotations
 
 import asyncio
+import time
 from decimal import Decimal
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from executor.errors import ExecutorError
 from executor.prices.protocol import FrameError, Tick, decode_from_server
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+    from pathlib import Path
 
-__all__ = ["MARKET", "RecordingError", "generated", "play", "recorded", "retimed"]
+__all__ = ["MARKET", "RecordingError", "generated", "play", "played", "read_recording", "recorded", "retimed"]
 
 MARKET: Final = {"SOL": Decimal("178.41"), "BTC": Decimal(97_000), "ETH": Decimal(1_830), "JTO": Decimal("1.92")}
 """What a generated market begins with, in USD."""
@@ -30,7 +33,7 @@ STEP_BPS_MAX: Final = 5
 GENERATED_EVERY_MS: Final = 250
 
 
-class RecordingError(ValueError):
+class RecordingError(ExecutorError):
     """A line of a recording is no `price` frame; the text names the line."""
 
 
@@ -53,6 +56,15 @@ def recorded(lines: Iterable[bytes]) -> Iterator[Tick]:
         yield tick
 
 
+def read_recording(path: Path) -> list[Tick]:
+    """Return the ticks of the recording at `path`. Raises RecordingError; OSError if it can't be read."""
+    with path.open("rb") as lines:
+        try:
+            return list(recorded(lines))
+        except RecordingError as error:
+            raise RecordingError(f"`{path}`: {error}") from None
+
+
 def generated(chance: random.Random, market: Mapping[str, Decimal] = MARKET) -> Iterator[Tick]:
     """Yield a random walk of each symbol in turn, for ever: the same for the same state of `chance`. It starts at 0."""
     prices = dict(market)
@@ -70,6 +82,13 @@ def retimed(ticks: Iterable[Tick], speed: float, start_ms: int) -> Iterator[Tick
         if first_ms is None:
             first_ms = tick.ts_ms
         yield tick._replace(ts_ms=start_ms + int((tick.ts_ms - first_ms) / speed))
+
+
+def played(
+    ticks: Iterable[Tick], publish: Callable[[Tick], None], *, speed: float = 1.0
+) -> Callable[[], Coroutine[Any, Any, None]]:
+    """Return what plays `ticks` from when it is called: a feed of a hub (`executor.prices.socket.running`)."""
+    return lambda: play(ticks, publish, speed=speed, now_ms=lambda: time.time_ns() // 1_000_000)
 
 
 async def play(

@@ -16,22 +16,26 @@ from urllib.parse import parse_qsl
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.routing import WebSocketRoute
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
 from executor.prices.hub import AuthenticationUnavailable, Refusal
+from executor.prices.protocol import CloseCode
+from executor.service.rates import client_of
 from permits.canonical import INPUT_BYTES_MAX
 
 if TYPE_CHECKING:
     from asyncio.transports import BaseTransport
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from ipaddress import IPv4Network, IPv6Network
 
     from starlette.types import Receive, Scope, Send
 
     from executor.prices.hub import Connection, Hub
 
-__all__ = ["WEBSOCKET", "StreamWire", "app_of", "routes", "server_of"]
+__all__ = ["WEBSOCKET", "StreamWire", "app_of", "routes", "running", "server_of"]
 
 log = logging.getLogger("executor.prices")
 
@@ -69,6 +73,17 @@ class StreamWire(WebSocketsSansIOProtocol):
         if self.on_lost is not None:
             self.on_lost()
             self.on_lost = None
+
+    def send_receive_event_to_app(self) -> None:
+        """End a connection whose text is no UTF-8: uvicorn does, too, but writes a stack trace down for each."""
+        if self.curr_msg_data_type == "text":
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self.close(CloseCode.NOT_UTF8, "not utf-8")
+                return
+        super().send_receive_event_to_app()
 
     def resume_writing(self) -> None:
         """Tell the hub that the client has caught up."""
@@ -113,14 +128,16 @@ WEBSOCKET: Final[dict[str, Any]] = {
 
 
 class _Endpoint:
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, trusted_proxies: Sequence[IPv4Network | IPv6Network]) -> None:
         self._hub = hub
+        self._trusted_proxies = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         wire: StreamWire = scope["state"]["wire"]
         if wire.disconnected:
             return
-        claimed = self._hub.claim(scope["client"][0])
+        forwarded_for = Headers(scope=scope).getlist("x-forwarded-for")
+        claimed = self._hub.claim(client_of(scope["client"][0], forwarded_for, self._trusted_proxies))
         if isinstance(claimed, Refusal):
             await _refuse(wire, send, claimed)
             return
@@ -152,27 +169,35 @@ class _Endpoint:
             self._hub.receive(connection, message["bytes"] if text is None else text)
 
 
-def routes(hub: Hub) -> list[WebSocketRoute]:
-    """Return the endpoint's route. `hub.run()` must run as long as it is served."""
-    return [WebSocketRoute(PATH, _Endpoint(hub))]
+def routes(hub: Hub, trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()) -> list[WebSocketRoute]:
+    """Return the endpoint's route, which must be served while `running(hub)`.
+
+    `trusted_proxies` are believed what they say in `X-Forwarded-For`: connections are counted by address.
+    """
+    return [WebSocketRoute(PATH, _Endpoint(hub, trusted_proxies))]
 
 
-def app_of(hub: Hub, *feeds: Callable[[], Any]) -> Starlette:
-    """Return an application that serves `hub` alone; each of `feeds` is a coroutine function that publishes to it."""
+@asynccontextmanager
+async def running(hub: Hub, *feeds: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Run `hub`, and each of `feeds`, which publishes to it, on this event loop."""
+    tasks = [asyncio.create_task(each()) for each in (hub.run, *feeds)]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
 
-    @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(each()) for each in (hub.run, *feeds)]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            for task in tasks:
-                with suppress(asyncio.CancelledError):
-                    await task
 
-    return Starlette(routes=routes(hub), lifespan=lifespan)
+def app_of(
+    hub: Hub,
+    *feeds: Callable[[], Coroutine[Any, Any, None]],
+    trusted_proxies: Sequence[IPv4Network | IPv6Network] = (),
+) -> Starlette:
+    """Return an application that serves `hub` alone, `running` it; else as `routes`."""
+    return Starlette(routes=routes(hub, trusted_proxies), lifespan=lambda _app: running(hub, *feeds))
 
 
 def server_of(app: Starlette) -> uvicorn.Server:

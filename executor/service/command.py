@@ -29,10 +29,8 @@ from permits.canonical import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from socket import socket
 
-    from starlette.applications import Starlette
-
+    from executor.prices.recorded import RecordedPrices
     from executor.service.settings import Settings
 
 __all__ = ["Unusable", "check", "run"]
@@ -51,6 +49,7 @@ class _Opened(NamedTuple):
     master_key: bytes | None
     assets: KnownAssets
     prices: FixedPrices
+    price_stream: RecordedPrices | None
 
 
 def run(settings: Settings, say: Callable[[str], None]) -> None:
@@ -62,35 +61,38 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
 
     """
     opened = _open(settings)
-    if settings.ledger is None:
+    ledger = settings.ledger
+    if ledger is None:
         raise Unusable("`ledger` must be set")
     with ExitStack() as closing, suppress(KeyboardInterrupt):
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # else uvicorn ends the process, and all stays open
         bound = closing.enter_context(bind(settings.host, settings.port))
-        guard = _guard(settings, settings.ledger, opened)
+        guard = _guard(settings, ledger, opened)
         awaited = AsyncGuard(guard)
         closing.callback(lambda: asyncio.run(awaited.close()))
         vault = None if opened.master_key is None else SessionVault(guard, opened.master_key)
-        app = create_app(awaited, settings, vault=vault)
+        stream = opened.price_stream
+        app = create_app(awaited, settings, vault=vault, prices=() if stream is None else stream.routes)
         address, port = bound.getsockname()[:2]
         url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
-        asyncio.run(_serve(app, bound, awaited, settings.ledger, lambda: say(f"listening on {url}")))
 
+        async def main() -> None:
+            async with AsyncExitStack() as beside:
+                if "://" not in ledger:  # no other process can halt what is in a file that this one holds
+                    await beside.enter_async_context(OperatorSocket(operator_socket_path(Path(ledger)), awaited))
+                if stream is not None:
+                    await beside.enter_async_context(stream.running())
+                say(f"listening on {url}")
+                await serving(app, bound, **({} if stream is None else stream.websocket))
 
-async def _serve(app: Starlette, bound: socket, guard: AsyncGuard, ledger: str, ready: Callable[[], None]) -> None:
-    """Serve `app`, and the operator beside it where the ledger is a file: no other process can halt what it holds."""
-    async with AsyncExitStack() as closing:
-        if "://" not in ledger:
-            await closing.enter_async_context(OperatorSocket(operator_socket_path(Path(ledger)), guard))
-        ready()
-        await serving(app, bound)
+        asyncio.run(main())
 
 
 def check(settings: Settings) -> Iterator[str]:
     """Yield a line for each thing that keeps a service from being opened by `settings`. No ledger is opened."""
     if settings.ledger is None:
         yield "`ledger` must be set"
-    for opening in (_seal_keys, _master_key, _assets, _prices, require_usable):
+    for opening in (_seal_keys, _master_key, _assets, _prices, _price_stream, require_usable):
         try:
             opening(settings)
         except ExecutorError as error:
@@ -98,7 +100,9 @@ def check(settings: Settings) -> Iterator[str]:
 
 
 def _open(settings: Settings) -> _Opened:
-    return _Opened(_seal_keys(settings), _master_key(settings), _assets(settings), _prices(settings))
+    return _Opened(
+        _seal_keys(settings), _master_key(settings), _assets(settings), _prices(settings), _price_stream(settings)
+    )
 
 
 def _guard(settings: Settings, ledger: str, opened: _Opened) -> Guard:
@@ -157,6 +161,18 @@ def _prices(settings: Settings) -> FixedPrices:
         )
     except ValueError as error:
         raise Unusable(f"`{path}`: {error}") from None
+
+
+def _price_stream(settings: Settings) -> RecordedPrices | None:
+    path = settings.price_recording_file
+    if path is None:
+        return None
+    from executor.prices.recorded import RecordedPrices  # noqa: PLC0415 - it needs an extra that the service doesn't
+
+    try:
+        return RecordedPrices(path, settings)
+    except OSError as error:
+        raise Unusable(f"`{error.filename}`: {error.strerror}") from None
 
 
 def _json(path: Path, kind: type[Any]) -> Any:  # noqa: ANN401 - of that type

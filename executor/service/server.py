@@ -135,6 +135,6 @@ def serve(app: Starlette, bound: socket.socket, **websocket: Any) -> None:  # no
     _Server(app, **websocket).run(sockets=[bound])
 
 
-async def serving(app: Starlette, bound: socket.socket) -> None:
+async def serving(app: Starlette, bound: socket.socket, **websocket: Any) -> None:  # noqa: ANN401 - uvicorn's options
     """Serve as `serve` does, on the running event loop; then raise KeyboardInterrupt, or what the signal does."""
-    await _Server(app).serve(sockets=[bound])
+    await _Server(app, **websocket).serve(sockets=[bound])

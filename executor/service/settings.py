@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, PlainValidator, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from executor.errors import ExecutorError
 from executor.limits import COUNT_MAX
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _is_origin = re.compile(r"https?://[a-z0-9.\-\[\]:]{1,253}", re.ASCII).fullmatch
 _is_host = re.compile(r"[a-z0-9.\-]{1,253}|\[[0-9a-f:.]{2,45}\]", re.ASCII).fullmatch
 
 
-class SettingsRefused(ValueError):
+class SettingsRefused(ExecutorError):
     """The settings can't be used: `lines` say why, one for each thing that is wrong."""
 
     def __init__(self, lines: tuple[str, ...]) -> None:
@@ -144,6 +145,11 @@ class Settings(BaseSettings):
     """The assets that permits may name, as a JSON array. None: none, so no permit is activated."""
     quotes_file: Path | None = None
     """Prices that never age, as JSON: `{"MINT": "PRICE", ...}`. For trials alone. None: no prices, so nothing fires."""
+    price_recording_file: Path | None = None
+    """A recording that `GET /v1/stream` plays, once: a `price` frame a line. For trials alone: a service of your own
+    publishes to a hub. None: no price stream."""
+    price_keys_file: Path | None = None
+    """API keys of the price stream (`executor keys`). None: tokens alone open it."""
     max_autofund_lamports_per_user_per_day: Annotated[
         int, Field(ge=0, le=COUNT_MAX, validation_alias=AUTOFUND_VARIABLE)
     ] = 0

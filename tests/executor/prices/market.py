@@ -61,10 +61,10 @@ class Market:
 
 
 @asynccontextmanager
-async def market(caps=None):
+async def market(caps=None, **how):
     credentials = Credentials()
     hub = Hub(credentials, caps or Caps())
-    server = server_of(app_of(hub))
+    server = server_of(app_of(hub, **how))
     with bind("127.0.0.1", 0) as bound:
         serving = asyncio.create_task(server.serve(sockets=[bound]))
         await until(lambda: server.started)

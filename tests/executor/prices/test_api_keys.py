@@ -19,6 +19,7 @@ from executor.prices.hub import AuthenticationUnavailable, Subject
 from executor.prices.protocol import TIERS, Subscribe, decode_from_server
 from executor.service.settings import Settings
 from executor.service.tokens import Tokens
+from tests.executor.service import serving
 from tests.support import WALLET
 
 
@@ -145,14 +146,22 @@ def test_serve_prices_tells_what_it_can_not_use(path, tmp_path, capsys):
         main(["serve-prices", "--keys", str(path), "--speed", "0"])
 
 
-@pytest.mark.parametrize("market", [["--seed", "7"], ["--replay", "recording"]])
-def test_serve_prices_serves_a_market_until_it_is_stopped(path, tmp_path, market):
+@pytest.mark.parametrize(
+    ("believed", "market"),
+    [("key", ["--seed", "7"]), ("key", ["--replay", "recording"]), ("token", ["--seed", "7"])],
+)
+def test_serve_prices_serves_a_market_until_it_is_stopped(path, tmp_path, believed, market):
     key, _ = add(KeyFile(path))
+    who, opens = ["--keys", str(path)], f"api_key={key}"
+    if believed == "token":
+        secret = serving.private(tmp_path / "jwt.secret", serving.SECRET)
+        (tmp_path / "holdfire.toml").write_text(f"jwt_secret_file = '{secret}'\n")
+        who, opens = ["--config", "holdfire.toml"], f"token={serving.token(WALLET.wallet_address, tier='pro')}"
     line = '{{"type":"price","data":{{"symbol":"SOL","priceUsd":{n}.50,"ts":{n}00,"source":"pyth","stale":false}}}}\n'
     (tmp_path / "recording").write_text("".join(line.format(n=n) for n in range(1, 300)))
     command = "import sys; from executor.cli import main; sys.exit(main(sys.argv[1:]))"
     with subprocess.Popen(
-        [sys.executable, "-c", command, "serve-prices", "--keys", path, "--port", "0", *market],
+        [sys.executable, "-c", command, "serve-prices", *who, "--port", "0", *market],
         stdout=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
@@ -160,7 +169,7 @@ def test_serve_prices_serves_a_market_until_it_is_stopped(path, tmp_path, market
     ) as process:
         try:
             url = process.stdout.readline().split()[-1]
-            with connect(f"{url}?api_key={key}", proxy=None) as opened:
+            with connect(f"{url}?{opens}", proxy=None) as opened:
                 assert decode_from_server(opened.recv(10)).tier == "pro"
                 opened.send(Subscribe(("SOL",)).encode())
                 tick = decode_from_server(opened.recv(10))

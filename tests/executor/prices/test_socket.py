@@ -7,6 +7,7 @@ import socket
 import time
 from contextlib import AsyncExitStack, suppress
 from decimal import Decimal
+from ipaddress import ip_network
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -153,6 +154,21 @@ def test_the_reason_is_told_before_the_close_whose_code_says_it_too(messages, co
     run(scene())
 
 
+def test_text_that_is_no_utf_8_closes_without_a_word_in_the_log(caplog):
+    async def scene():
+        async with market() as open_market, open_market.connect() as opened, open_market.connect() as other:
+            await receive(opened, "hello")
+            await opened.send([b'{"type":"po', b'ng\xff"}'], text=True)
+            assert (await closed(opened))[1] == CloseCode.NOT_UTF8
+            await receive(other, "hello")
+            await other.send(['{"type":"po', 'ng"}'])
+            await until(lambda: open_market.hub.connections == 1)
+            assert (await other.ping()) is not None
+
+    run(scene())
+    assert caplog.text == ""
+
+
 def test_a_missed_pong_closes_and_an_answered_ping_does_not():
     async def scene():
         async with market() as open_market, open_market.connect() as good, open_market.connect() as bad:
@@ -217,6 +233,25 @@ def test_past_the_caps_of_the_process_and_of_an_address_there_is_no_upgrade(caps
             if status == 429:
                 await opened.enter_async_context(open_market.connect(host="127.0.0.2"))
             assert open_market.hub.connections == 3 + (status == 429)
+
+    run(scene())
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_an_address_is_what_a_trusted_proxy_says_and_nobody_else(trusted):
+    async def scene():
+        proxies = [ip_network("127.0.0.0/8")] if trusted else []
+        async with market(Caps(per_address=1), trusted_proxies=proxies) as open_market, AsyncExitStack() as opened:
+
+            def connect(client):
+                return open_market.connect(additional_headers={"X-Forwarded-For": f"made-up, {client}"})
+
+            await opened.enter_async_context(connect("1.1.1.1"))
+            with pytest.raises(InvalidStatus) as refused:
+                await connect("1.1.1.1" if trusted else "1.1.1.2")
+            assert refused.value.response.status_code == 429
+            if trusted:
+                await opened.enter_async_context(connect("1.1.1.2"))
 
     run(scene())
 

@@ -59,7 +59,7 @@ def test_after_a_loss_it_asks_for_exactly_what_is_wanted_now():
             hub.tokens.add("key")
             stream.unsubscribe("SOL")
             stream.subscribe("BTC")
-            hub.close(CloseCode.GOING_AWAY)
+            hub.close(CloseCode.RESTARTING)
             until(lambda: len(hub.seen) > 1 and hub.subscribed == [{"JTO", "BTC"}])
         assert sorted(asked(hub)[-1]) == ["BTC", "JTO"]
         assert len(hub.seen) == 2

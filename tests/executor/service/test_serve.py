@@ -8,9 +8,12 @@ import sys
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
 from executor.cli import main
 from executor.ledger import Ledger
+from executor.prices.protocol import CloseCode, Subscribe, decode_from_server
 from executor.seal import SealKeys
 from executor.service.settings import AUTOFUND_VARIABLE
 from tests.executor.service.serving import SECRET, bearer, private, token
@@ -98,6 +101,35 @@ def test_a_port_that_is_taken_is_told(config):
     process.terminate()
     assert process.wait(60) == 0
     process.communicate()
+
+
+def test_a_recording_is_played_as_the_price_stream(config, tmp_path):
+    line = '{{"type":"price","data":{{"symbol":"SOL","priceUsd":{n},"ts":{n}00,"source":"pyth","stale":false}}}}\n'
+    (tmp_path / "recording").write_text("".join(line.format(n=n) for n in range(1, 300)))
+    with config.open("a") as settings:
+        settings.write(f"price_recording_file = '{tmp_path / 'recording'}'\n")
+    process = start(config)
+    url = process.stdout.readline().split()[-1].replace("http", "ws")
+    with connect(f"{url}/v1/stream?token={token(WALLET.wallet_address, tier='quant')}", proxy=None) as opened:
+        assert decode_from_server(opened.recv(10)).tier == "quant"
+        opened.send(Subscribe(("SOL",)).encode())
+        assert decode_from_server(opened.recv(10)).source == "pyth"
+        with pytest.raises(InvalidStatus):
+            connect(f"{url}/v1/stream?token=none", proxy=None)
+        process.terminate()
+        with pytest.raises(ConnectionClosed):
+            _ = [opened.recv(10) for _ in range(300)]
+        assert opened.close_code == CloseCode.RESTARTING
+    assert process.wait(60) == 0
+    assert process.communicate() == ("", "")
+
+
+def test_a_recording_that_can_not_be_used_is_told_before_anything_is_opened(config, tmp_path):
+    with config.open("a") as settings:
+        settings.write(f"price_recording_file = '{tmp_path / 'none'}'\n")
+    _, err = start(config).communicate(timeout=60)
+    assert err == f"executor: `{tmp_path / 'none'}`: No such file or directory\n"
+    assert not (tmp_path / "ledger.db").exists()
 
 
 def test_the_operator_halts_what_a_running_service_holds(config, tmp_path, capsys):
