@@ -48,7 +48,7 @@ SHELLS = "demo execution rails service settlement signing solana sweeper trace t
 NEEDS_EXTRAS = tuple(f"executor.{name}" for name in SHELLS.split())
 NEEDS_EXTRAS += ("executor.ledger.migrations", "executor.ledger.pipeline", "executor.ledger.upgrade")
 NEEDS_EXTRAS += ("executor.agentexchange",)
-NEEDS_EXTRAS += tuple(f"executor.prices.{name}" for name in ("client", "connection", "hub", "socket"))
+NEEDS_EXTRAS += tuple(f"executor.prices.{name}" for name in ("client", "connection", "fleet", "hub", "socket"))
 
 
 def modules():

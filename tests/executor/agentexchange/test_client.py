@@ -205,6 +205,7 @@ def test_a_slow_handler_delays_no_other_and_gets_the_latest(quiet_exchange):
         for number in range(100):
             quiet_exchange.tell("ticker", {**BTC, "price": str(number)}, symbol="BTCUSDT")
             quiet_exchange.tell("orders", {**ORDER, "order_id": number})
+            until(lambda: slow)  # the first is under way when the others come
         until(lambda: fast and fast[-1] == "99")
         free.set()
         until(lambda: len(orders) == 100)

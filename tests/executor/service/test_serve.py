@@ -16,6 +16,7 @@ from executor.ledger import Ledger
 from executor.prices.protocol import CloseCode, Subscribe, decode_from_server
 from executor.seal import SealKeys
 from executor.service.settings import AUTOFUND_VARIABLE
+from tests.executor.prices.test_api_keys import next_tick
 from tests.executor.service.serving import SECRET, bearer, private, token
 from tests.support import JTO, USDC, WALLET
 
@@ -113,7 +114,7 @@ def test_a_recording_is_played_as_the_price_stream(config, tmp_path):
     with connect(f"{url}/v1/stream?token={token(WALLET.wallet_address, tier='quant')}", proxy=None) as opened:
         assert decode_from_server(opened.recv(10)).tier == "quant"
         opened.send(Subscribe(("SOL",)).encode())
-        assert decode_from_server(opened.recv(10)).source == "pyth"
+        assert next_tick(opened).source == "pyth"
         with pytest.raises(InvalidStatus):
             connect(f"{url}/v1/stream?token=none", proxy=None)
         process.terminate()
