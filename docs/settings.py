@@ -22,7 +22,8 @@ capitals, lists as JSON. A name that nobody knows is refused, in the file and in
 FILE` says in lines what is wrong, or what will hold.
 
 No secret stands in the file or in the environment: settings name files, and each file with a secret must be readable by
-its owner alone (mode 0600). Nothing here grants authority to trade: permits do that, within limits that lie sealed in
+its owner alone (mode 0600). A program that makes its own `Settings` may give a function instead, which returns the
+secret's bytes. Nothing here grants authority to trade: permits do that, within limits that lie sealed in
 the ledger. The one limit that the environment may set is `{AUTOFUND_VARIABLE}`; unset, it is
 0, and it must be what the ledger holds.
 

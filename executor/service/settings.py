@@ -1,7 +1,8 @@
 """What the operator sets: a TOML file, and above it the environment (`HOLDFIRE_` and a setting's name in capitals).
 
 Nothing in it grants authority to trade: permits do, and the limits lie sealed in the ledger. No secret stands in it
-either: settings name the files that hold them, and each must be readable by its owner alone.
+either: settings name the files that hold them, and each must be readable by its owner alone. A program that makes its
+own `Settings` may name functions instead, which fetch secrets from wherever it keeps them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from executor.errors import ExecutorError
 from executor.limits import COUNT_MAX
+from executor.service.files import Source  # noqa: TC001 - pydantic reads the annotations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,17 +115,17 @@ class Settings(BaseSettings):
     """What a token's `iss` must be, if it is looked at."""
     jwt_wallet_claim: Annotated[str, Field(min_length=1)] = "wallet"
     """The claim that holds the wallet's address."""
-    jwt_secret_file: Path | None = None
+    jwt_secret_file: Source | None = None
     """A secret of at least 32 bytes: HS256 tokens under it are believed."""
     jwt_public_key_file: Path | None = None
     """An Ed25519 public key (PEM): EdDSA tokens under it are believed. It is no secret."""
-    jwt_private_key_file: Path | None = None
+    jwt_private_key_file: Source | None = None
     """An Ed25519 private key (PEM): signs the tokens of sign-in; they are believed."""
     jwt_jwks_file: Path | None = None
     """A JSON Web Key Set: tokens under its keys are believed, each with the one algorithm of its key."""
     jwt_jwks_url: Annotated[str, AfterValidator(_https)] | None = None
     """The same, fetched, and again every five minutes, or when a token names a key that isn't in it."""
-    secret_file: Path | None = None
+    secret_file: Source | None = None
     """A secret of at least 32 bytes, the same for all replicas: makes stream tickets and sign-in challenges."""
     sign_in_domain: str | None = None
     """Whom the wallet signs in to, such as `app.example.org`: what the wallet shows to its user. None: no sign-in."""
@@ -131,7 +133,7 @@ class Settings(BaseSettings):
     """None: `https://` and the domain."""
     token_lifetime_s: Annotated[int, Field(ge=60, le=86_400)] = 3_600
     """Of the tokens that sign-in gives."""
-    operator_token_file: Path | None = None
+    operator_token_file: Source | None = None
     """At least 32 characters. It halts, and lifts the operator's halts; it can't trade, fund or read a wallet."""
 
     # What `executor serve` opens

@@ -21,13 +21,14 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
-from executor.service.files import SecretRefused, read_private, read_secret
+from executor.service.files import SecretRefused, name_of, read_private, read_secret
 from permits import keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from executor.service.files import Source
     from executor.service.settings import Settings
 
 __all__ = ["Caller", "Issuer", "JwksUnavailable", "KeySet", "Purpose", "TokenRefused", "Tokens", "spent_as"]
@@ -288,13 +289,13 @@ def _keys_by_id(text: bytes) -> dict[str, Key]:
     return usable
 
 
-def _private_key(path: Path) -> Ed25519PrivateKey:
+def _private_key(source: Source) -> Ed25519PrivateKey:
     try:
-        key = load_pem_private_key(read_private(path), None)
+        key = load_pem_private_key(read_private(source), None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PrivateKey):
-        raise SecretRefused(f"`{path}` must hold an Ed25519 private key, PEM, without a password")
+        raise SecretRefused(f"{name_of(source)} must hold an Ed25519 private key, PEM, without a password")
     return key
 
 

@@ -187,6 +187,30 @@ def test_a_secret_that_others_can_read_or_that_is_weak_is_refused(tmp_path, name
         Authentication(Settings(**{name: path}))
 
 
+def test_a_secret_may_come_from_a_function_and_is_held_to_the_same():
+    def kept_elsewhere():
+        return SECRET + b"\n"
+
+    authentication = Authentication(Settings(jwt_secret_file=kept_elsewhere, operator_token_file=lambda: b"o" * 32))
+    assert told(authentication, f"Bearer {token(MINE)}") == MINE
+    authentication.require_operator(request(f"Bearer {'o' * 32}"))
+    assert "secret of the issuer" not in repr(Settings(jwt_secret_file=kept_elsewhere))
+
+    def too_short():
+        return b"short"
+
+    for name in ("jwt_secret_file", "jwt_private_key_file", "operator_token_file"):
+        with pytest.raises(SecretRefused, match="what `too_short` returns must hold") as refused:
+            Authentication(Settings(**{name: too_short}))
+        assert "`short`" not in str(refused.value)
+
+    def unreachable():
+        raise ConnectionError("the safe doesn't answer")
+
+    with pytest.raises(ConnectionError):
+        Authentication(Settings(jwt_secret_file=unreachable))
+
+
 # Key sets
 
 
