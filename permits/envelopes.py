@@ -6,8 +6,10 @@ else built.
 | envelope | the signed bytes | who signs so |
 |---|---|---|
 | `raw` | the canonical bytes | browser wallets' `signMessage` |
-| `offchain-v0` | domain, version 0, 32 zeros (application), format 0 (ASCII), one signer, u16 length, text | Ledger |
+| `offchain-v0` | domain, version 0, 32 zeros (application), format, one signer, u16 length, text | Ledger |
 | `offchain-v1` | domain, version 1, one signer, text | Ledger, tried first |
+
+The format is 0, printable ASCII, as permits are. A text that isn't, such as one of several lines, has 1, UTF-8.
 
 >>> enclose("offchain-v1", bytes(32), b"{}")[:18]
 b'\xffsolana offchain\x01\x01'
@@ -15,6 +17,7 @@ b'\xffsolana offchain\x01\x01'
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal
 
 from permits.errors import Code, SignatureError
@@ -30,8 +33,11 @@ V0_TEXT_BYTES_MAX: Final = 1_147
 """A Ledger takes messages of one packet, 1,232 bytes, of which the header with one signer uses 85."""
 
 
+_is_printable_ascii = re.compile(rb"[ -~]*").fullmatch
+
+
 def enclose(envelope: Envelope, wallet: bytes, canonical: bytes) -> bytes:
-    """Return the bytes that `wallet` (32 bytes) signs for a permit's `canonical` bytes in `envelope`.
+    """Return the bytes that `wallet` (32 bytes) signs for a permit's `canonical` bytes, or another text, in `envelope`.
 
     Raises:
         SignatureError: `SIGNATURE_ENVELOPE_TOO_LONG`, the permit doesn't fit into `offchain-v0`.
@@ -46,6 +52,8 @@ def enclose(envelope: Envelope, wallet: bytes, canonical: bytes) -> bytes:
             Code.SIGNATURE_ENVELOPE_TOO_LONG,
             "envelope",
             envelope,
-            f"must hold at most {V0_TEXT_BYTES_MAX} bytes, but the permit has {len(canonical)}",
+            f"must hold at most {V0_TEXT_BYTES_MAX} bytes, but the text has {len(canonical)}",
         )
-    return DOMAIN + b"\x00" + bytes(32) + b"\x00\x01" + wallet + len(canonical).to_bytes(2, "little") + canonical
+    text_format = b"\x00" if _is_printable_ascii(canonical) else b"\x01"
+    length = len(canonical).to_bytes(2, "little")
+    return DOMAIN + b"\x00" + bytes(32) + text_format + b"\x01" + wallet + length + canonical

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from executor.service.api.operation import CheckAnswer, Who
+from permits import ENVELOPES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -194,8 +195,12 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     return kept[0] if len(kept) == 1 else schema
 
 
-def _texts(*names: str) -> dict[str, Any]:
-    properties = {name: {"type": "string", "format": "date-time"} if name.endswith("At") else TEXT for name in names}
+def _texts(*names: str, **optional: Sequence[str]) -> dict[str, Any]:
+    """Return the schema of an object of texts; `optional` has those that may be left out, and what they may be."""
+    properties: dict[str, Any] = {
+        name: {"type": "string", "format": "date-time"} if name.endswith("At") else TEXT for name in names
+    }
+    properties |= {name: {"enum": list(values)} for name, values in optional.items()}
     return {**OBJECT, "properties": properties, "required": list(names), "additionalProperties": False}
 
 
@@ -262,7 +267,7 @@ ELSEWHERE: Final[dict[str, dict[str, Any]]] = {
         "Give a token for a signed challenge",
         "sign_in",
         200,
-        _texts("challenge", "signature"),
+        _texts("challenge", "signature", envelope=ENVELOPES),
         _texts("token", "expiresAt"),
     ),
 }

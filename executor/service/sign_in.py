@@ -23,7 +23,9 @@ from starlette.routing import Route
 from executor.errors import LedgerError
 from executor.service.problems import Problem
 from executor.service.tokens import Issuer, Purpose, TokenRefused, spent_as
-from permits import keys, timestamp
+from permits import ENVELOPES, keys, timestamp
+from permits.envelopes import enclose
+from permits.errors import SignatureError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from executor.ledger import Ledger
     from executor.service.settings import Settings
+    from permits.envelopes import Envelope
 
 __all__ = ["Challenge", "SignIn", "member"]
 
@@ -102,14 +105,16 @@ class SignIn:
         )
 
     async def _sign_in(self, request: Request) -> JSONResponse:
-        sealed, signature = await member(request, "challenge", "signature")
+        sealed, signature, envelope = await member(request, "challenge", "signature", envelope="raw")
+        if envelope not in ENVELOPES:
+            raise Problem(400, "BODY_MALFORMED", f"`envelope` must be one of {', '.join(ENVELOPES)}")
         now_s = self._now_s()
         try:
             challenge = Challenge(*self._challenges.open(sealed, now_s)["fields"])
         except TokenRefused:
             raise Problem(401, "CHALLENGE_REFUSED", "the challenge isn't ours, or is over: ask for another") from None
         message = challenge.message(self._domain, self._uri).encode()
-        if not signed_by(challenge.wallet, signature, message):
+        if not signed_by(challenge.wallet, signature, message, envelope):
             raise Problem(401, "SIGNATURE_INVALID", "`signature` must be the wallet's, base58, over exactly `message`")
         await spend_or_refuse(self._ledger, challenge.wallet, sealed, challenge.expires_at_s)
         token, expires_at_s = self._issuer.token(challenge.wallet, int(now_s))
@@ -119,16 +124,21 @@ class SignIn:
 NOT_STORED: Final = {"Cache-Control": "no-store"}
 
 
-async def member(request: Request, *names: str) -> Any:  # noqa: ANN401 - one text, or as many as there are names
-    """Return the texts that the request's JSON object has under `names`, and nothing else. Raises Problem: 400."""
+async def member(request: Request, *names: str, **optional: str) -> Any:  # noqa: ANN401 - one text, or one a name
+    """Return the texts that the request's JSON object has under these names, and no others. Raises Problem: 400.
+
+    `optional` has those that may be left out, and what they are then.
+    """
     try:
         body = json.loads(await request.body())
     except (ValueError, RecursionError):
         body = None
-    if not isinstance(body, dict) or body.keys() != set(names) or not all(isinstance(x, str) for x in body.values()):
+    texts = optional | body if isinstance(body, dict) else {}
+    names += tuple(optional)
+    if texts.keys() != set(names) or not all(isinstance(text, str) for text in texts.values()):
         wanted = ", ".join(f"`{name}`" for name in names)
         raise Problem(400, "BODY_MALFORMED", f"must be a JSON object of the texts {wanted}")
-    return body[names[0]] if len(names) == 1 else [body[name] for name in names]
+    return texts[names[0]] if len(names) == 1 else [texts[name] for name in names]
 
 
 async def spend_or_refuse(ledger: Ledger, wallet: str, token: str, expires_at_s: int) -> None:
@@ -147,13 +157,13 @@ def is_wallet(text: str) -> bool:
     return key is not None and text not in keys.NOT_CANONICAL_KEYS and keys.has_prime_order(key)
 
 
-def signed_by(wallet: str, signature: str, message: bytes) -> bool:
+def signed_by(wallet: str, signature: str, message: bytes, envelope: Envelope = "raw") -> bool:
     """Tell whether `signature` (base58) is the wallet's over `message`, as strictly as a permit's is checked."""
     key, told = keys.decode_key(wallet), keys.decode_signature(signature)
     if key is None or told is None or not is_wallet(wallet):
         return False
     try:
-        crypto_sign_open(told + message, key)
-    except BadSignatureError:
+        crypto_sign_open(told + enclose(envelope, key, message), key)
+    except (BadSignatureError, SignatureError):  # the latter: it is too long for that envelope
         return False
     return True

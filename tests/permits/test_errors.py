@@ -197,7 +197,7 @@ def test_the_schema(data, code, field, value, rule):
             Code.SIGNATURE_ENVELOPE_TOO_LONG,
             "envelope",
             "offchain-v0",
-            f"must hold at most 1147 bytes, but the permit has {len(TOO_LONG.permit.canonical_bytes())}",
+            f"must hold at most 1147 bytes, but the text has {len(TOO_LONG.permit.canonical_bytes())}",
         ),
         (
             with_permit(nonce="b" * 32),

@@ -87,6 +87,11 @@ def test_off_chain_headers_are_as_solana_defines_them():
     assert enclose("offchain-v0", wallet, b"{}") == (
         b"\xffsolana offchain" + b"\0" + bytes(32) + b"\0" + b"\1" + wallet + b"\2\0" + b"{}"
     )
+    place = len(b"\xffsolana offchain") + 1 + 32
+    formats = {
+        text: enclose("offchain-v0", wallet, text)[place] for text in (b" ~", b"\n", b"\x1f", b"\x7f", b"\xc3\xa9")
+    }
+    assert list(formats.values()) == [0, 1, 1, 1, 1]
     assert enclose("offchain-v1", wallet, b"{}") == b"\xffsolana offchain" + b"\1\1" + wallet + b"{}"
 
 

@@ -66,6 +66,31 @@ def test_a_wallet_that_signs_the_text_gets_a_token_of_its_own(client):
     assert client.post("/api/stream-tickets", headers=bearer(body["token"])).status_code == 201
 
 
+def ledgers(text, envelope, wallet):
+    """Return what a Ledger signs for a text of several lines: the off-chain message proposal's header, spelled out."""
+    domain, key = b"\xffsolana offchain", keys.decode_key(wallet)
+    if envelope == "offchain-v1":
+        return domain + b"\x01" + b"\x01" + key + text
+    return domain + b"\x00" + bytes(32) + b"\x01" + b"\x01" + key + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize("envelope", ["offchain-v0", "offchain-v1"])
+def test_a_hardware_wallet_signs_in_behind_its_header_and_says_so(client, envelope):
+    told = challenge(client)
+    message = ledgers(told["message"].encode(), envelope, WALLET.wallet_address)
+    body = {"challenge": told["challenge"], "signature": keys.encode(WALLET.sign(message))}
+    other = "offchain-v1" if envelope == "offchain-v0" else "offchain-v0"
+    for wrong in (body, {**body, "envelope": "raw"}, {**body, "envelope": other}):
+        status, problem = sign_in(client, wrong)
+        assert (status, problem["code"]) == (401, "SIGNATURE_INVALID")
+    for wrong in ({**body, "envelope": "none"}, {**body, "envelope": None}, {**body, "more": "raw"}):
+        status, problem = sign_in(client, wrong)
+        assert (status, problem["code"]) == (400, "BODY_MALFORMED")
+    body["envelope"] = envelope
+    assert sign_in(client, body)[0] == 200
+    assert sign_in(client, body)[1]["code"] == "ALREADY_USED"
+
+
 def test_a_challenge_is_good_for_once(client):
     body = signed(challenge(client))
     assert sign_in(client, body)[0] == 200
