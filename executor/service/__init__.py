@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from executor.service.app import create_app
     from executor.service.fire_socket import FireSocket, OperatorSocket
-    from executor.service.server import bind, serve
+    from executor.service.server import bind, serve, serving
     from executor.service.settings import Settings
 
-__all__ = ["FireSocket", "OperatorSocket", "Settings", "bind", "create_app", "serve"]
+__all__ = ["FireSocket", "OperatorSocket", "Settings", "bind", "create_app", "serve", "serving"]
 
 WHERE: Final = {
     "FireSocket": "fire_socket",
@@ -23,6 +23,7 @@ WHERE: Final = {
     "bind": "server",
     "create_app": "app",
     "serve": "server",
+    "serving": "server",
 }
 
 
