@@ -65,7 +65,7 @@ class Scene:
     @contextlib.contextmanager
     def serving(self, **more):
         """Serve it; yield its address."""
-        settings = settings_in(self.folder, sign_in_domain="localhost", **more)
+        settings = settings_in(self.folder, **{"sign_in_domain": "localhost", **more})
         with served(create_app(self.world.awaited, settings, vault=self.world.vault)) as address:
             yield address
 

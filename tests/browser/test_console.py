@@ -3,6 +3,7 @@
 import json
 import re
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 from starlette.applications import Starlette
@@ -14,7 +15,8 @@ from executor.service import create_app
 from tests.browser.conftest import PATIENCE_MS
 from tests.browser.scene import scene_in
 from tests.executor.service.served import on_a_port
-from tests.executor.service.serving import settings_in
+from tests.executor.service.serving import bearer, settings_in
+from tests.support import until
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -283,17 +285,47 @@ def test_who_is_not_believed_any_more_is_signed_out(page, scene):
     assert scene.world.guard.halts(scene.wallet) == ()
 
 
+def open_streams(address):
+    told = httpx.get(f"{address}/metrics", headers=bearer("the-operators-token-is-long-enough")).text
+    return float(re.search(r"^holdfire_open_streams (\S+)$", told, re.MULTILINE)[1])
+
+
+def test_while_the_state_can_not_be_read_the_page_says_so_and_for_no_longer(page, scene):
+    agent_id = scene.add_agent()
+    with scene.serving() as address:
+        open_console(page, address, scene.token())
+        page.route("**/api/headroom", lambda route: route.abort())
+        scene.fire(agent_id, 10)
+        expect(page.locator("#link")).to_contain_text("not up to date: ")
+        page.unroute("**/api/headroom")
+        scene.fire(agent_id, 20)
+        expect(page.locator("#link")).to_have_text("live")
+        expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_without_tickets_the_page_says_that_nothing_is_live(page, scene):
+    scene.add_agent()
+    with scene.serving(secret_file=None, sign_in_domain=None) as address:
+        page.goto(address)
+        page.get_by_label("Or a token").fill(scene.token())
+        page.get_by_role("button", name="Sign in", exact=True).click()
+        expect(page.locator("#link")).to_have_text("no live events: this service gives no stream tickets")
+        expect(page.locator("#headroom")).to_contain_text("1 of 20")
+
+
 def test_signing_out_forgets_all_of_it(page, scene):
     scene.fire(scene.add_agent(), 10)
     with scene.serving() as address:
         open_console(page, address, scene.token())
         expect(feed_of(page)).to_have_count(1)
+        assert open_streams(address) == 1
         page.get_by_role("button", name="Sign out").click()
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
         assert scene.wallet[:6] not in page.locator("#agents, #feed, #executions, #headroom, #chart").evaluate_all(
             "all => all.map((each) => each.textContent).join()"
         )
         assert page.get_by_label("Or a token").input_value() == ""
+        until(lambda: open_streams(address) == 0)
         kept = "[document.cookie, localStorage.length, sessionStorage.length, location.href]"
         assert page.evaluate(kept) == ["", 0, 0, f"{address}/"]
 

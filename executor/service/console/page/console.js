@@ -22,7 +22,7 @@ let session = null;
 async function signIn(how) {
   try {
     const service = await how();
-    session = { service, agents: [], aheadMs: 0 };
+    session = { service, agents: [], aheadMs: 0, link: "connecting" };
     await refresh();
   } catch (error) {
     session = null;
@@ -39,6 +39,7 @@ async function signIn(how) {
 
 /** Forget all of it. Whatever is still under way finds that its session is over, and shows nothing. */
 function signOut(why) {
+  session?.service.forget();
   session = null;
   for (const id of ["whose", "link", "account", "state"]) show(byId(id), false);
   show(byId("sign-in"));
@@ -93,9 +94,23 @@ let settling = null;
 function refreshSoon() {
   settling ??= setTimeout(async () => {
     settling = null;
-    await attempt(refresh);
-    if (!session?.paged) await attempt(showExecutions);
+    try {
+      await refresh();
+      if (!session?.paged) await showExecutions();
+      sayLink({ trouble: null });
+    } catch (error) {
+      if (error instanceof Problem && error.status === 401) tell(error);
+      else sayLink({ trouble: `not up to date: ${error.message}` });
+    }
   }, SETTLE_MS);
+}
+
+/** Say how the page hears of what happens: how its stream is, or what keeps it from reading the state. */
+function sayLink(told) {
+  if (!session) return;
+  Object.assign(session, told);
+  byId("link").textContent = session.trouble ?? session.link;
+  byId("link").className = session.trouble ? "no" : session.link === "live" ? "yes" : "";
 }
 
 function showHalts(halts) {
@@ -178,8 +193,7 @@ function showHeadroom({ activeAgents, executionsPer24H, notionalMicroUsdPer24H, 
 async function follow({ service, asOf }) {
   const followed = session;
   const [epoch, seq] = [asOf.slice(0, asOf.indexOf("-")), Number(asOf.slice(asOf.indexOf("-") + 1))];
-  const live = byId("link");
-  live.textContent = "connecting";
+  sayLink({});
   await service.follow(`${epoch}-${Math.max(0, seq - FEED_MAX)}`, {
     onEvent(name, data, id) {
       if (session !== followed) return;
@@ -194,13 +208,12 @@ async function follow({ service, asOf }) {
     },
     onOpen(open) {
       if (session !== followed) return;
-      live.textContent = open ? "live" : "connecting again";
-      live.className = open ? "yes" : "";
+      sayLink({ link: open ? "live" : "connecting again" });
     },
     onEnd(problem) {
       if (session !== followed) return;
       if (problem.status === 401) tell(problem);
-      else live.textContent = "no live events: this service gives no stream tickets";
+      else sayLink({ link: "no live events: this service gives no stream tickets" });
     },
   });
 }
@@ -355,7 +368,8 @@ byId("sign-out").onclick = () => signOut();
 byId("halt-wallet").onclick = () => halt("wallet");
 byId("inspector").onsubmit = async (event) => {
   event.preventDefault();
-  fill(byId("verdict"), ...(await inspect(byId("permit").value, now())));
+  const verdict = await attempt(() => inspect(byId("permit").value, now()));
+  fill(byId("verdict"), ...(verdict ?? []));
 };
 fill(filter.status, h("option", { value: "" }, "any"), ...STATES.map((state) => h("option", {}, state)));
 filter.onchange = () => attempt(showExecutions);

@@ -16,6 +16,7 @@ export class Problem extends Error {
 /** One signed-in caller. The token is kept here and nowhere else. */
 export class Service {
   #token;
+  #endStream = () => {};
 
   constructor(token) {
     this.#token = token;
@@ -27,6 +28,12 @@ export class Service {
     const { challenge, message } = await stranger.post("api/sign-in/challenges", { walletAddress: address });
     const signature = encodeBase58(await signMessage(new TextEncoder().encode(message)));
     return new Service((await stranger.post("api/sign-in", { challenge, signature })).token);
+  }
+
+  /** Forget the token; nothing is followed any more. */
+  forget() {
+    this.#token = null;
+    this.#endStream();
   }
 
   get(path) {
@@ -76,14 +83,16 @@ export class Service {
             wait = 1_000;
             onOpen(true);
           };
-          stream.onerror = () => {
+          this.#endStream = () => {
             stream.close();
             resolve();
           };
+          stream.onerror = this.#endStream;
         });
       } catch (problem) {
-        if (problem.status === 401 || problem.status === 404) return onEnd(problem);
+        if (this.#token && (problem.status === 401 || problem.status === 404)) return onEnd(problem);
       }
+      if (!this.#token) return undefined;
       onOpen(false);
       await new Promise((resolve) => setTimeout(resolve, wait * (0.5 + Math.random() / 2)));
     }
