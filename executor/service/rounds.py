@@ -23,6 +23,9 @@ SWEEP_S: Final = 1.0
 class Told(Protocol):
     """A stream."""
 
+    def tell_at_once(self) -> bool:
+        """Tell it all that there is to tell, if that takes no waiting, and return True; else do nothing."""
+
     async def tell(self) -> None:
         """Tell it all that there is to tell. Raises nothing."""
 
@@ -74,6 +77,8 @@ class Rounds:
             if not self._waiting:
                 return
             stream = self._waiting.popleft()
+            if stream.tell_at_once():
+                continue
             self._being_told[stream] = task
             try:
                 await stream.tell()

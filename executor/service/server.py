@@ -13,6 +13,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from executor.service.chunks import WRITE_CHUNK
 from executor.service.fences import HEAD_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -62,13 +63,14 @@ def _limit_peers(listening: socket.socket) -> None:
 
 
 class _Deadlined(H11Protocol):
-    """uvicorn's connection, with a deadline for each head."""
+    """uvicorn's connection, with a deadline for each head, and a way past h11 for chunks that are ready."""
 
     header_deadline_s: int
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
+        self.app_state = {**self.app_state, WRITE_CHUNK: self.write_chunk}
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -78,6 +80,13 @@ class _Deadlined(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
         super().connection_lost(exc)
+
+    def write_chunk(self, chunk: bytes) -> bool:
+        """Write `chunk` as it is, if the kernel has taken all that was written before; else do nothing."""
+        if self.transport.is_closing() or self.transport.get_write_buffer_size():
+            return False
+        self.transport.write(chunk)
+        return True
 
     def send_400_response(self, msg: str) -> None:
         """Say so where an answer can still be given; uvicorn alone would raise where one was begun."""

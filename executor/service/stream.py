@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.requests import Request
 
 from executor.errors import LedgerError
+from executor.service.chunks import chunk_writer
 from executor.service.pages import begin
 from executor.service.problems import Problem
 from executor.service.rounds import Rounds
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from executor.service.auth import Caller
+    from executor.service.chunks import WriteChunk
     from executor.service.parts import Parts
     from executor.service.tailer import Tailer
 
@@ -95,7 +97,7 @@ class StreamEndpoint:
         try:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             if scope["method"] == "GET" and not self._closed:
-                stream = _Stream(self._tailer, self._rounds, caller, send, self._clock_s)
+                stream = _Stream(self._tailer, self._rounds, caller, send, chunk_writer(scope), self._clock_s)
                 self._open.add(stream)
                 try:
                     await stream.live(receive, last_event_id, from_start=from_start)
@@ -112,16 +114,23 @@ class _Stream:
 
     __slots__ = (
         "_caller", "_clock_s", "_heartbeat", "_is_behind", "_is_due", "_life", "_loop", "_position", "_rounds", "_send",
-        "_tail", "_tailer", "_turn", "_unsaid", "_writing_since_s",
+        "_tail", "_tailer", "_turn", "_unsaid", "_write_chunk", "_writing_since_s",
     )  # fmt: skip
 
     def __init__(
-        self, tailer: Tailer, rounds: Rounds, caller: Caller, send: Send, clock_s: Callable[[], float]
+        self,
+        tailer: Tailer,
+        rounds: Rounds,
+        caller: Caller,
+        send: Send,
+        write_chunk: WriteChunk,
+        clock_s: Callable[[], float],
     ) -> None:
         self._tailer = tailer
         self._rounds = rounds
         self._caller = caller
         self._send = send
+        self._write_chunk = write_chunk
         self._clock_s = clock_s
         self._loop = asyncio.get_running_loop()
         self._life = asyncio.timeout(None)
@@ -160,6 +169,16 @@ class _Stream:
         if not self._is_due:
             self._is_due = True
             self._rounds.put(self)
+
+    def tell_at_once(self) -> bool:
+        """Tell the newest page, if that is all that there is to tell and the client lets nobody wait."""
+        page = self._tail.page
+        if self._unsaid or self._is_behind or page.more or not page.after == self._position != page.upto:
+            return False
+        if not self._write_chunk(self._tail.chunk):
+            return False
+        self._position, self._turn, self._is_due = page.upto, self._tail.turn, False
+        return True
 
     async def tell(self) -> None:
         """Tell all that there is to tell: what is unsaid, then page after page."""

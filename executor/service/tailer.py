@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from executor.errors import LedgerError
 from executor.ledger import EVERYBODY
+from executor.service.chunks import chunk_of
 from executor.service.pages import Page, Position, head_of, page_after
 
 if TYPE_CHECKING:
@@ -52,12 +53,14 @@ class Follower(Protocol):
 class Tail:
     """A wallet that streams follow."""
 
-    __slots__ = ("followers", "page", "turn", "wallet")
+    __slots__ = ("chunk", "followers", "page", "turn", "wallet")
 
     def __init__(self, wallet: str, head: Position) -> None:
         self.wallet = wallet
         self.page = Page(head, head, b"", more=False)
         """The newest."""
+        self.chunk = b""
+        """Its frames as HTTP/1.1 carries them."""
         self.turn = 0
         """Rises with each new page. Whoever has seen an older turn is behind."""
         self.followers: set[Follower] = set()
@@ -65,6 +68,7 @@ class Tail:
     def move(self, page: Page) -> None:
         """Take the next page."""
         self.page = page
+        self.chunk = chunk_of(page.frames)
         self.wake()
 
     def wake(self) -> None:

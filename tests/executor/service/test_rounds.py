@@ -6,8 +6,12 @@ from executor.service.rounds import IN_A_ROW_MAX, Rounds
 
 
 class Told:
-    def __init__(self, wait=None):
-        self.wait, self.times, self.is_late = wait, 0, False
+    def __init__(self, wait=None, *, takes_it=False):
+        self.wait, self.times, self.is_late, self.takes_it, self.at_once = wait, 0, False, takes_it, 0
+
+    def tell_at_once(self):
+        self.at_once += self.takes_it
+        return self.takes_it
 
     async def tell(self):
         if self.wait:
@@ -32,6 +36,17 @@ def test_streams_that_take_it_at_once_are_told_by_one_task():
             rounds.put(stream)
         assert len(asyncio.all_tasks()) == before + 1
         await until(lambda: all(stream.times == 1 for stream in streams))
+
+    asyncio.run(told())
+
+
+def test_streams_that_can_be_told_at_once_are_told_nothing_else():
+    async def told():
+        rounds, streams = Rounds(), [Told(takes_it=number % 2 == 0) for number in range(2 * IN_A_ROW_MAX)]
+        for stream in streams:
+            rounds.put(stream)
+        await until(lambda: all(stream.times + stream.at_once for stream in streams))
+        assert all((stream.at_once, stream.times) == (stream.takes_it, not stream.takes_it) for stream in streams)
 
     asyncio.run(told())
 

@@ -1,0 +1,129 @@
+"""Frames go past ASGI where the server offers a way, and through it anywhere else: a client sees no difference."""
+
+import socket
+import threading
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+
+from executor.guard import AsyncGuard
+from executor.service import Settings, bind, create_app
+from executor.service.chunks import WRITE_CHUNK, chunk_of
+from tests.executor.service.served import on_a_port, served, stream
+from tests.support import until
+
+EVENTS = 5
+
+
+@pytest.fixture
+def app(sqlite_setup):
+    sqlite_setup.activate()
+    return create_app(AsyncGuard(sqlite_setup.guard), Settings(wallet_address_streams=True))
+
+
+class Counting:
+    """The application, and how often it wrote a chunk past ASGI."""
+
+    def __init__(self, app):
+        self.app, self.state, self.written, self.left = app, app.state, 0, 0
+
+    async def __call__(self, scope, receive, send):
+        if WRITE_CHUNK in scope.get("state", {}):
+            offered = scope["state"][WRITE_CHUNK]
+
+            def counting(chunk):
+                is_written = offered(chunk)
+                self.written += is_written
+                self.left += not is_written
+                return is_written
+
+            scope["state"][WRITE_CHUNK] = counting
+        await self.app(scope, receive, send)
+
+
+@contextmanager
+def under_uvicorn(app):
+    """Serve `app` as anybody would, with nothing of ours."""
+    bound = bind("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+    finally:
+        app.state.close_streams()
+        server.should_exit = True
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def url_of(address, setup):
+    return f"{address}/api/agents/stream?walletAddress={setup.wallet}"
+
+
+def refused_in_turn(setup, following):
+    """Have each event told before the next; return the ids that were told."""
+    next(following)
+    ids = []
+    for number in range(EVENTS):
+        setup.guard.authorize(setup.request(number + 1, sell="BONK"))
+        ids.append(int(next(following)["id"].partition("-")[2]))
+    return ids
+
+
+def test_a_chunk_of_nothing_does_not_end_the_answer():
+    assert chunk_of(b"") == b""
+    assert chunk_of(b"x" * 255) == b"ff\r\n" + b"x" * 255 + b"\r\n"
+
+
+def test_our_server_writes_an_events_chunk_as_it_is(sqlite_setup, app):
+    counting = Counting(app)
+    with served(counting) as address, stream(url_of(address, sqlite_setup)) as following:
+        ids = refused_in_turn(sqlite_setup, following)
+    assert ids == list(range(3, 3 + EVENTS))
+    assert counting.written == EVENTS
+
+
+def test_any_other_server_gets_every_frame_through_asgi(sqlite_setup, app):
+    counting = Counting(app)
+    with under_uvicorn(counting) as address, stream(url_of(address, sqlite_setup)) as following:
+        assert refused_in_turn(sqlite_setup, following) == list(range(3, 3 + EVENTS))
+    assert counting.written == 0
+
+
+def test_a_client_of_http_1_0_gets_no_chunks(sqlite_setup, app):
+    counting = Counting(app)
+    with on_a_port(counting) as port, socket.create_connection(("127.0.0.1", port), 60) as client:
+        client.sendall(f"GET {url_of('', sqlite_setup)} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        file = client.makefile("rb")
+        while file.readline() != b"retry: 2000\n":
+            pass
+        sqlite_setup.guard.authorize(sqlite_setup.request(1, sell="BONK"))
+        assert [file.readline() for _ in range(3)][:2] == [b"\n", b"id: %b-3\n" % sqlite_setup.guard.ledger.id.encode()]
+    assert counting.written == 0
+
+
+def test_a_client_that_lags_is_written_to_in_order(sqlite_setup, app):
+    """Once the kernel takes no more, nothing overtakes what waits."""
+    counting = Counting(app)
+    with on_a_port(counting) as port, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+        client.settimeout(60)
+        client.connect(("127.0.0.1", port))
+        client.sendall(f"GET {url_of('', sqlite_setup)} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        file = client.makefile("rb")
+        while file.readline() != b"retry: 2000\n":
+            pass
+        count = 0
+        while not counting.left:
+            sqlite_setup.guard.arm_trigger(sqlite_setup.wallet, sqlite_setup.request().agent_id, "x" * 20_000)
+            count += 1
+            until(lambda told=count: counting.written + counting.left >= told)
+        sqlite_setup.guard.authorize(sqlite_setup.request(1, sell="BONK"))
+        ids = []
+        while len(ids) <= count:
+            line = file.readline()
+            if line.startswith(b"id: "):
+                ids.append(int(line.partition(b"-")[2]))
+        assert ids == list(range(3, 4 + count))
