@@ -45,7 +45,7 @@ screenshots: $(READY) ## the docs' pictures of the console, taken anew in chromi
 	$(BIN)/python -m tests.browser.screenshots docs/images
 
 campaign: $(READY)    ## long runs, before any release
-	@$(BIN)/python -m pytest -m campaign; status=$$?; \
+	@$(BIN)/python -m pytest -m campaign $(BESIDE); status=$$?; \
 	if [ $$status -eq 5 ]; then echo "no campaign exists yet: nothing was run"; else exit $$status; fi
 
 lock: $(VENV)/pyvenv.cfg ## pins every version anew

@@ -212,8 +212,8 @@ MUTANTS += [
     ("executor/ledger/postgres.py", "attempts_max: Final = 8", "attempts_max: Final = 9", BROKEN),
     (
         "executor/ledger/postgres.py",
-        "            self.engine.dispose()\n\n    def now_ms",
-        "            pass\n\n    def now_ms",
+        "            self.engine.dispose()\n\n    def leave_hint",
+        "            pass\n\n    def leave_hint",
         BROKEN,
     ),
     ("executor/ledger/ahead.py", "wallet = its_wallet FOR UPDATE", "wallet = its_wallet", RACES),
