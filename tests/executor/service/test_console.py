@@ -1,5 +1,7 @@
 """What the console is served as; what it does is tried in a browser, in tests/browser."""
 
+import re
+
 import pytest
 
 from executor.service import Settings
@@ -39,6 +41,15 @@ def test_nothing_else_is(client, name):
     answer = client.get(f"/console/{name}")
     assert answer.status_code == 404
     assert answer.json()["code"] == "NOT_FOUND"
+
+
+def test_each_name_that_a_module_imports_or_exports_is_used():
+    texts = {path.name: path.read_text() for path in PAGE.glob("*.js")}
+    for name, text in texts.items():
+        for names in re.findall(r"^import \{ (.*) \} from", text, re.MULTILINE):
+            assert [each for each in names.split(", ") if len(re.findall(rf"\b{each}\b", text)) < 2] == [], name
+        for exported in re.findall(r"^export (?:async )?(?:const|function|class) (\w+)", text, re.MULTILINE):
+            assert any(exported in other for its_name, other in texts.items() if its_name != name), exported
 
 
 def test_no_file_names_another_host_or_makes_markup_of_text():

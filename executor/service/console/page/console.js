@@ -6,7 +6,7 @@ import { inspect } from "./inspector.js";
 import { Problem, Service } from "./service.js";
 import { trace } from "./trace.js";
 import { findWallets } from "./wallets.js";
-import { allows, amount, clock, decimal, duration, plain, short, time, usd } from "./words.js";
+import { allows, amount, clock, decimal, plain, short, time, usd } from "./words.js";
 
 const FEED_MAX = 100;
 const REFRESH_MS = 30_000; // time passes, and an operator's halt is no event
@@ -33,8 +33,8 @@ async function signIn(how) {
   for (const id of ["whose", "link", "account", "state"]) show(byId(id));
   show(byId("sign-in"), false);
   byId("main").focus();
-  await showExecutions();
   follow(session);
+  await attempt(showExecutions);
 }
 
 /** Forget all of it. Whatever is still under way finds that its session is over, and shows nothing. */
