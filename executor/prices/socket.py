@@ -22,7 +22,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.protocol import State
 
 from executor.prices.hub import AuthenticationUnavailable, Refusal
-from executor.prices.protocol import CloseCode
+from executor.prices.protocol import MESSAGES_AT_ONCE, CloseCode
 from executor.service.rates import client_of
 from permits.canonical import INPUT_BYTES_MAX
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
     from starlette.types import Receive, Scope, Send
+    from websockets.frames import Frame
 
     from executor.prices.hub import Connection, Hub
 
@@ -47,6 +48,12 @@ UNAVAILABLE: Final = Refusal(503, "AUTHENTICATION_UNAVAILABLE", "nobody can be l
 SEND_BUFFER_BYTES: Final = 16 * 1024
 """What the kernel keeps for a client that doesn't read (Linux doubles it): some hundred ticks, not its default of
 megabytes, which would arrive minutes late."""
+
+FRAGMENTS_MAX: Final = 100
+"""Pieces of one message. Ours fit one; a proxy may cut them."""
+
+WAITING_MAX: Final = 2 * MESSAGES_AT_ONCE
+"""Messages that wait to be looked at: more than a client may send at once would only be refused."""
 
 CLOSE_S_MAX: Final = 10.0
 """How long a client may take to answer a close, and to read what came before it."""
@@ -74,8 +81,27 @@ class StreamWire(WebSocketsSansIOProtocol):
             self.on_lost()
             self.on_lost = None
 
+    def handle_ping(self) -> None:
+        """Answer the pings of one read; not while the last answers are unread: later ones will do (RFC 6455, 5.5.3)."""
+        pong = b"".join(self.conn.data_to_send())
+        if self.is_idle():
+            self.transport.write(pong)
+
+    def handle_cont(self, event: Frame) -> None:
+        """Go on with a message that comes in pieces, but not in any number of them: an empty one has no size."""
+        if len(self.frames) >= FRAGMENTS_MAX:
+            self._flooded()
+        else:
+            super().handle_cont(event)
+
     def send_receive_event_to_app(self) -> None:
-        """End a connection whose text is no UTF-8: uvicorn does, too, but writes a stack trace down for each."""
+        """Hand a message on, unless too many wait: uvicorn takes all that one read brings.
+
+        Text that is no UTF-8 ends the connection: by uvicorn, too, but with a stack trace in the log for each.
+        """
+        if self.queue.qsize() >= WAITING_MAX:
+            self._flooded()
+            return
         if self.curr_msg_data_type == "text":
             try:
                 b"".join(self.frames).decode()
@@ -116,6 +142,13 @@ class StreamWire(WebSocketsSansIOProtocol):
     def abort(self) -> None:
         """Drop the socket now."""
         self.transport.abort()
+
+    def _flooded(self) -> None:
+        self.frames = []
+        if self.conn.state is State.OPEN:
+            self.close(CloseCode.TOO_FAST, "too fast")
+        else:
+            self.abort()
 
 
 WEBSOCKET: Final[dict[str, Any]] = {

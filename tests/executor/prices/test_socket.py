@@ -169,6 +169,51 @@ def test_text_that_is_no_utf_8_closes_without_a_word_in_the_log(caplog):
     assert caplog.text == ""
 
 
+def frame(head, payload=b""):
+    """Return a client's frame, whose mask is zeros."""
+    return bytes([head, 0x80 | len(payload)]) + bytes(4) + payload
+
+
+def wire_of(open_market):
+    return next(each for beat in open_market.hub._beats for each in beat).wire
+
+
+def test_pings_that_nobody_reads_the_answers_of_fill_no_memory():
+    async def scene():
+        async with market() as open_market, open_market.connect() as opened:
+            await receive(opened, "hello")
+            opened.transport.pause_reading()
+            wire, most = wire_of(open_market), 0
+            for _ in range(200):
+                opened.transport.write(frame(0x89, b"x" * 125) * 1_000)
+                while opened.transport.get_write_buffer_size():
+                    await asyncio.sleep(0)
+                    most = max(most, wire.transport.get_write_buffer_size())
+            await open_market.subscribe(opened, "SOL")  # what came after all of them
+            assert max(most, wire.transport.get_write_buffer_size()) < 2**19  # of 25 MB: the answers of one read
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [frame(0x01) + frame(0x00) * 5_000, frame(0x81, b"{}") * 5_000],
+    ids=["a-message-in-endless-pieces", "messages-in-one-read"],
+)
+def test_what_comes_faster_than_it_is_looked_at_fills_no_memory(flood):
+    async def scene():
+        async with market() as open_market, open_market.connect() as opened:
+            await receive(opened, "hello")
+            wire = wire_of(open_market)
+            opened.transport.write(flood)
+            assert (await closed(opened))[1] in {CloseCode.TOO_FAST, CloseCode.BAD_JSON}
+            assert wire.queue.qsize() <= socket_module.WAITING_MAX + 1
+            assert len(wire.frames) <= socket_module.FRAGMENTS_MAX
+            await until(lambda: open_market.hub.connections == 0)
+
+    run(scene())
+
+
 def test_a_missed_pong_closes_and_an_answered_ping_does_not():
     async def scene():
         async with market() as open_market, open_market.connect() as good, open_market.connect() as bad:
