@@ -46,13 +46,13 @@ class Counting:
 def under_uvicorn(app):
     """Serve `app` as anybody would, with nothing of ours."""
     bound = bind("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    how = {"log_level": "warning", "lifespan": "off", "timeout_graceful_shutdown": 10}
+    server = uvicorn.Server(uvicorn.Config(app, **how))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     try:
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
     finally:
-        app.state.close_streams()
         server.should_exit = True
         thread.join(60)
         assert not thread.is_alive()
