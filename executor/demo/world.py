@@ -8,7 +8,7 @@ import random
 import secrets
 import time
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 from uuid import UUID
 
 from solders.pubkey import Pubkey
@@ -32,6 +32,8 @@ from permits import LocalSigner, SignedPermit, draft, issue
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from executor.prices.quote import PriceSource
 
 __all__ = [
     "FLOOR_LAMPORTS",
@@ -126,7 +128,7 @@ class World:
         """Publish every price anew."""
         for asset in (self.usdc, self.jto, SOL):
             usd, max_age_ms = PRICES_USD[asset.symbol], QUOTE_AGE_S_MAX * 1000
-            self.prices.set(Quote.of(asset.mint, usd, at_ms=self.now_ms, max_age_ms=max_age_ms, source="demo"))
+            self._fixed.set(Quote.of(asset.mint, usd, at_ms=self.now_ms, max_age_ms=max_age_ms, source="demo"))
 
     def let_pass(self, seconds: int, *, quotes: bool = True) -> None:
         """Move the clock on, with prices published along the way or not."""
@@ -176,8 +178,9 @@ class World:
             "SOL": Decimal(lamports).scaleb(-9),
         }
 
-    def _open_prices(self) -> Any:  # noqa: ANN401 - a `PriceSource`, and whatever else sets its prices
-        return FixedPrices()
+    def _open_prices(self) -> PriceSource:
+        self._fixed = FixedPrices()
+        return self._fixed
 
     def _make_keys(self) -> tuple[bytes, bytes]:
         """Make the two secrets that must not lie in the database, each in a file of its own."""

@@ -82,11 +82,11 @@ def _revoke(arguments: argparse.Namespace) -> int:
 
 def _serve(arguments: argparse.Namespace) -> int:
     from executor.prices.callers import believing  # noqa: PLC0415 - these need an extra that the other commands don't
-    from executor.prices.hub import Hub  # noqa: PLC0415
-    from executor.prices.replay import generated, played, read_recording  # noqa: PLC0415
-    from executor.prices.socket import app_of, server_of  # noqa: PLC0415
-    from executor.service.server import bind  # noqa: PLC0415
-    from executor.service.settings import Settings  # noqa: PLC0415
+    from executor.prices.hub import Hub  # noqa: PLC0415 - the same
+    from executor.prices.replay import generated, played, read_recording  # noqa: PLC0415 - the same
+    from executor.prices.socket import app_of, server_of  # noqa: PLC0415 - the same
+    from executor.service.server import bind  # noqa: PLC0415 - the same
+    from executor.service.settings import Settings  # noqa: PLC0415 - the same
 
     settings = None if arguments.config is None else Settings.read(arguments.config)
     hub = Hub(_readable(KeyFile(arguments.keys)) if settings is None else believing(settings))

@@ -101,15 +101,10 @@ class StreamWire(WebSocketsSansIOProtocol):
         """
         if self.queue.qsize() >= WAITING_MAX:
             self._flooded()
-            return
-        if self.curr_msg_data_type == "text":
-            try:
-                b"".join(self.frames).decode()
-            except UnicodeDecodeError:
-                self.frames = []
-                self.close(CloseCode.NOT_UTF8, "not utf-8")
-                return
-        super().send_receive_event_to_app()
+        elif self.curr_msg_data_type == "text" and not _is_utf8(self.frames):
+            self._refuse_message(CloseCode.NOT_UTF8, "not utf-8")
+        else:
+            super().send_receive_event_to_app()
 
     def resume_writing(self) -> None:
         """Tell the hub that the client has caught up."""
@@ -144,11 +139,23 @@ class StreamWire(WebSocketsSansIOProtocol):
         self.transport.abort()
 
     def _flooded(self) -> None:
+        self._refuse_message(CloseCode.TOO_FAST, "too fast")
+
+    def _refuse_message(self, code: CloseCode, reason: str) -> None:
+        """Drop the message, and close; or abort, where no close can be said since the handshake isn't over."""
         self.frames = []
-        if self.conn.state is State.OPEN:
-            self.close(CloseCode.TOO_FAST, "too fast")
-        else:
+        if self.conn.state is State.CONNECTING:
             self.abort()
+        elif not self.close_sent:
+            self.close(code, reason)
+
+
+def _is_utf8(pieces: list[bytes]) -> bool:
+    try:
+        b"".join(pieces).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 WEBSOCKET: Final[dict[str, Any]] = {

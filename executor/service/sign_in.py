@@ -13,7 +13,7 @@ import asyncio
 import json
 import secrets
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nacl.bindings import crypto_sign_open
 from nacl.exceptions import BadSignatureError
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from executor.service.settings import Settings
     from permits.envelopes import Envelope
 
-__all__ = ["Challenge", "SignIn", "member"]
+__all__ = ["Challenge", "SignIn", "members"]
 
 CHALLENGE_LIFETIME_S: Final = 300
 """Enough to find a hardware wallet in a drawer."""
@@ -95,7 +95,7 @@ class SignIn:
         ]
 
     async def _challenge(self, request: Request) -> JSONResponse:
-        wallet = await member(request, "walletAddress")
+        [wallet] = await members(request, "walletAddress")
         if not is_wallet(wallet):
             raise Problem(400, "WALLET_MALFORMED", "`walletAddress` must be the base58 of a wallet's public key")
         challenge = Challenge(wallet, self._random_bytes(NONCE_BYTES).hex(), int(self._now_s()))
@@ -105,7 +105,7 @@ class SignIn:
         )
 
     async def _sign_in(self, request: Request) -> JSONResponse:
-        sealed, signature, envelope = await member(request, "challenge", "signature", envelope="raw")
+        sealed, signature, envelope = await members(request, "challenge", "signature", envelope="raw")
         if envelope not in ENVELOPES:
             raise Problem(400, "BODY_MALFORMED", f"`envelope` must be one of {', '.join(ENVELOPES)}")
         now_s = self._now_s()
@@ -124,7 +124,7 @@ class SignIn:
 NOT_STORED: Final = {"Cache-Control": "no-store"}
 
 
-async def member(request: Request, *names: str, **optional: str) -> Any:  # noqa: ANN401 - one text, or one a name
+async def members(request: Request, *names: str, **optional: str) -> list[str]:
     """Return the texts that the request's JSON object has under these names, and no others. Raises Problem: 400.
 
     `optional` has those that may be left out, and what they are then.
@@ -138,7 +138,7 @@ async def member(request: Request, *names: str, **optional: str) -> Any:  # noqa
     if texts.keys() != set(names) or not all(isinstance(text, str) for text in texts.values()):
         wanted = ", ".join(f"`{name}`" for name in names)
         raise Problem(400, "BODY_MALFORMED", f"must be a JSON object of the texts {wanted}")
-    return texts[names[0]] if len(names) == 1 else [texts[name] for name in names]
+    return [texts[name] for name in names]
 
 
 async def spend_or_refuse(ledger: Ledger, wallet: str, token: str, expires_at_s: int) -> None:

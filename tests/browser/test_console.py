@@ -11,6 +11,7 @@ from starlette.routing import Mount
 
 from executor.halts import Halter, Scope
 from executor.lifecycle import AgentState
+from executor.reasons import Reason
 from executor.service import create_app
 from tests.browser.conftest import PATIENCE_MS
 from tests.browser.scene import scene_in
@@ -265,6 +266,30 @@ def test_after_a_restart_the_page_comes_back_and_tells_each_event_once(page, sce
         expect(feed_of(page)).to_have_count(4)
         expect(feed_of(page)).to_have_text([re.compile(f"filled {usd / 2.5:g} at") for usd in (40, 30, 20, 10)])
         expect(page.locator("#executions li")).to_have_count(len(fires))
+
+
+def test_a_second_click_signs_nobody_in_twice(page, scene):
+    scene.fire(scene.add_agent(), 10)
+    with scene.serving() as address:
+        page.goto(address)
+        page.get_by_label("Or a token").fill(scene.token())
+        page.evaluate("for (const _ of [1, 2]) document.getElementById('by-token').requestSubmit()")
+        expect(page.locator("#link")).to_have_text("live")
+        expect(feed_of(page)).to_have_count(1)
+        assert open_streams(address) == 1
+
+
+def test_what_was_given_up_unsigned_says_so_and_why(page, scene):
+    guard, agent_id = scene.world.guard, scene.add_agent()
+    request = scene.request(agent_id, 10)
+    guard.authorize(request)
+    guard.void(scene.wallet, request.execution_id, Reason.RAIL_UNAVAILABLE, "away")
+    with scene.serving() as address:
+        open_console(page, address, scene.token())
+        feed_of(page).first.get_by_role("button").click()
+        expect(page.get_by_role("dialog")).to_contain_text(
+            "None: nothing was signed. It was given up: rail unavailable."
+        )
 
 
 def test_who_is_not_believed_any_more_is_signed_out(page, scene):

@@ -8,7 +8,7 @@ from decimal import Decimal
 from websockets.asyncio.client import connect
 
 from executor.prices.hub import Caps, Hub, Subject
-from executor.prices.protocol import TIERS, Subscribe, Tick
+from executor.prices.protocol import TIERS, Subscribe, Tick, decode_from_server
 from executor.prices.socket import app_of, server_of
 from executor.service.server import bind
 
@@ -83,3 +83,8 @@ async def until(holds):
 
 def tick(symbol="SOL", price="1.5", **other):
     return Tick(symbol, Decimal(price), time.time_ns() // 1_000_000, "test", **{"stale": False, **other})
+
+
+def next_tick(opened):
+    """Return the next price that a blocking client is told; a ping may come before it."""
+    return next(frame for _ in range(10) if isinstance(frame := decode_from_server(opened.recv(10)), Tick))

@@ -16,16 +16,12 @@ from executor.cli import main
 from executor.prices.api_keys import KeyFile, KeyFileError
 from executor.prices.callers import KeysAndTokens
 from executor.prices.hub import AuthenticationUnavailable, Subject
-from executor.prices.protocol import TIERS, Subscribe, Tick, decode_from_server
+from executor.prices.protocol import TIERS, Subscribe, decode_from_server
 from executor.service.settings import Settings
 from executor.service.tokens import Tokens
+from tests.executor.prices.market import next_tick
 from tests.executor.service import serving
 from tests.support import WALLET
-
-
-def next_tick(opened):
-    """Return the next price; a ping may come before it."""
-    return next(frame for _ in range(10) if isinstance(frame := decode_from_server(opened.recv(10)), Tick))
 
 
 @pytest.fixture

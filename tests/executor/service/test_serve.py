@@ -16,7 +16,7 @@ from executor.ledger import Ledger
 from executor.prices.protocol import CloseCode, Subscribe, decode_from_server
 from executor.seal import SealKeys
 from executor.service.settings import AUTOFUND_VARIABLE
-from tests.executor.prices.test_api_keys import next_tick
+from tests.executor.prices.market import next_tick
 from tests.executor.service.serving import SECRET, bearer, private, token
 from tests.support import JTO, USDC, WALLET
 

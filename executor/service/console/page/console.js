@@ -20,20 +20,23 @@ let session = null;
 // Signing in and out
 
 async function signIn(how) {
+  let mine = null;
   try {
     const service = await how();
-    session = { service, agents: [], aheadMs: 0, link: "connecting" };
+    if (session) return; // somebody was faster: the same user, by a second click
+    mine = session = { service, agents: [], aheadMs: 0, link: "connecting" };
     await refresh();
   } catch (error) {
-    session = null;
+    if (session === mine) session = null;
     tell(error);
     return;
   }
+  if (session !== mine) return;
   tell(null);
   for (const id of ["whose", "link", "account", "state"]) show(byId(id));
   show(byId("sign-in"), false);
   byId("main").focus();
-  follow(session);
+  follow(mine);
   await attempt(showExecutions);
 }
 
@@ -190,8 +193,8 @@ function showHeadroom({ activeAgents, executionsPer24H, notionalMicroUsdPer24H, 
 // Events, as they happen
 
 /** Tell the feed what happened lately, and what happens; whatever happens, state is read anew. */
-async function follow({ service, asOf }) {
-  const followed = session;
+async function follow(followed) {
+  const { service, asOf } = followed;
   const [epoch, seq] = [asOf.slice(0, asOf.indexOf("-")), Number(asOf.slice(asOf.indexOf("-") + 1))];
   sayLink({});
   await service.follow(`${epoch}-${Math.max(0, seq - FEED_MAX)}`, {
@@ -219,7 +222,6 @@ async function follow({ service, asOf }) {
 }
 
 function addToFeed(name, data, isNew) {
-  const bounds = session.agents.find(({ agentId }) => agentId === data.agentId)?.bounds;
   const told = {
     executed: () => `filled ${data.filledAmount} at $${data.filledPriceUsd} on ${data.rail}`,
     errored: () => plain(data.reason),
@@ -330,6 +332,7 @@ function confirm(title, text, act, { asksWhy = false } = {}) {
     {
       onsubmit: async (event) => {
         event.preventDefault();
+        tell(null);
         const answer = await attempt(() => act(why.value));
         await attempt(refresh);
         const landing = (answer?.mayStillLand ?? []).map((signature) => h("p", {}, h("code", {}, signature)));

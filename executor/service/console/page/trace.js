@@ -122,7 +122,10 @@ function price({ mint, pricePicoUsd, source, atMs }, assets, when) {
 }
 
 function transaction({ state, txSignature, fill, reason, rail, sell, buy, bounds }) {
-  if (!txSignature) return [h("p", {}, state === "refused" ? "None: nothing was signed." : `None yet: ${state}.`)];
+  if (!txSignature) {
+    const none = state === "authorized" ? "None yet: it may still be signed." : "None: nothing was signed.";
+    return [h("p", {}, none, reason && state !== "refused" && ` It was given up: ${plain(reason)}.`)];
+  }
   const outcome = [h("strong", {}, state), reason ? `: ${plain(reason)}` : "", ` on rail ${rail}.`];
   const filled = fill && [
     ["sold", amount(fill.sold, sell, bounds)],
