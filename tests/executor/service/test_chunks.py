@@ -1,7 +1,9 @@
 """Frames go past ASGI where the server offers a way, and through it anywhere else: a client sees no difference."""
 
+import asyncio
 import socket
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -9,7 +11,12 @@ import uvicorn
 
 from executor.guard import AsyncGuard
 from executor.service import Settings, bind, create_app
+from executor.service.auth import Caller
 from executor.service.chunks import WRITE_CHUNK, chunk_of
+from executor.service.pages import Page, Position
+from executor.service.rounds import Rounds
+from executor.service.stream import _Stream
+from executor.service.tailer import Tail
 from tests.executor.service.served import on_a_port, served, stream
 from tests.support import until
 
@@ -83,6 +90,42 @@ def test_our_server_writes_an_events_chunk_as_it_is(sqlite_setup, app):
         ids = refused_in_turn(sqlite_setup, following)
     assert ids == list(range(3, 3 + EVENTS))
     assert counting.written == EVENTS
+
+
+EPOCH = "00112233445566aa"
+AT = [Position(EPOCH, seq) for seq in range(8)]
+NEWEST = Page(AT[5], AT[6], b"id: 6\n\n", more=False)
+
+
+@pytest.mark.parametrize(
+    ("stands_at", "page", "unsaid", "takes_it", "is_told"),
+    [
+        (AT[5], NEWEST, b"", True, True),
+        (AT[4], NEWEST, b"", True, False),  # the page before was never told: it would be passed over
+        (AT[6], NEWEST, b"", True, False),  # it was told: it would come twice
+        (AT[5], NEWEST, b"id: 5\n\n", True, False),  # the first frame would come last, with an older id
+        (AT[5], NEWEST._replace(more=True), b"", True, False),
+        (AT[5], NEWEST._replace(after=Position("f" * 16, 5)), b"", True, False),  # of a ledger that was put back
+        (AT[5], NEWEST, b"", False, False),
+    ],
+)
+def test_only_the_page_that_follows_is_told_at_once(stands_at, page, unsaid, takes_it, is_told):
+    written = []
+
+    def write_chunk(chunk):
+        return takes_it and not written.append(chunk)
+
+    async def tell():
+        stream = _Stream(None, Rounds(), Caller("wallet"), None, write_chunk, time.time)
+        stream._tail = Tail("wallet", AT[5])
+        stream._position, stream._unsaid, stream._is_behind = stands_at, unsaid, False
+        stream._tail.move(page)
+        return stream.tell_at_once(), stream._position
+
+    told, position = asyncio.run(tell())
+    assert told is is_told
+    assert written == ([chunk_of(page.frames)] if is_told else [])
+    assert position == (page.upto if is_told else stands_at)
 
 
 def test_any_other_server_gets_every_frame_through_asgi(sqlite_setup, app):
