@@ -174,10 +174,11 @@ class _Stream:
         """Tell the newest page, if that is all that there is to tell and the client lets nobody wait.
 
         INVARIANT: it begins where the stream stands, and what was said before has been written. Else events would be
-        passed over, or an older id be the last that the client hears.
+        passed over, or an older id be the last that the client hears. A page that leads nowhere tells nothing: whoever
+        is woken all the same must ask the ledger, which may say no.
         """
         page = self._tail.page
-        if self._unsaid or self._is_behind or page.more or page.after != self._position:
+        if self._unsaid or self._is_behind or page.more or page.after != self._position or page.upto == self._position:
             return False
         if not self._write_chunk(self._tail.chunk):
             return False

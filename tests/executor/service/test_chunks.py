@@ -106,6 +106,13 @@ NEWEST = Page(AT[5], AT[6], b"id: 6\n\n", more=False)
         (AT[5], NEWEST, b"id: 5\n\n", True, False),  # the first frame would come last, with an older id
         (AT[5], NEWEST._replace(more=True), b"", True, False),
         (AT[5], NEWEST._replace(after=Position("f" * 16, 5)), b"", True, False),  # of a ledger that was put back
+        (
+            AT[5],
+            Page(AT[5], AT[5], b"", more=False),
+            b"",
+            True,
+            False,
+        ),  # woken without a page: the ledger is to be asked
         (AT[5], NEWEST, b"", False, False),
     ],
 )
