@@ -68,8 +68,6 @@ class Facts(NamedTuple):
 
     accounts: Mapping[str, Account | None]
     """Each address that `needs` named; None: there is nothing at it."""
-    tables: Mapping[str, tuple[str, ...]]
-    """What each lookup table holds, base58: two sources agree on it. A table pinned in the policy needs none."""
     epoch: int
     """The current one: Token-2022 fees change with it."""
     rent_lamports_per_byte: int = RENT_LAMPORTS_PER_BYTE

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from solders.message import to_bytes_versioned
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
@@ -19,12 +18,14 @@ from executor.signing.book import Facts
 from executor.signing.floors import floor_instructions, mints_of, named_accounts, token_floors, with_floors
 from executor.signing.inspection import inspect, needs
 from executor.signing.policy import Policy
-from executor.signing.proposal import read_proposal
+from executor.signing.proposal import message_of, read_proposal
 from executor.signing.sweep import sweep_message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
+
+    from solders.message import Message, MessageV0
 
     from executor.authorization import Authorization
     from executor.decide import Refused
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from executor.ledger import WalletView
     from executor.rails import Account, Blockhash, Chain
     from executor.rails.agreed import AgreedChain
-    from executor.signing.inspection import Inspected
     from executor.signing.proposal import Proposal
     from executor.signing.sweep import Owned
     from executor.signing.vault import SessionVault
@@ -107,12 +107,14 @@ class SigningGate:
         alone_since = None
         try:
             proposal = read_proposal(transaction)
-            facts = await self._read_facts(proposal, authorization)
-            inspected = inspect(proposal, authorization, blockhash.hash, cosigners, facts, self._policy)
-            checked = inspected.transaction
+            tables = await self._tables_of(proposal)
+            resolved = proposal.resolve(tables)
+            facts = await self._facts(needs(resolved, authorization))
+            inspected = inspect(resolved, authorization, blockhash.hash, cosigners, facts, self._policy)
+            checked = proposal.wire
             if inspected.programs:
                 alone_since = await self._guard.head_seq(authorization.wallet)  # before what it holds is read
-                checked = await self._floored(inspected, authorization, facts)
+                checked = await self._floored(proposal.message, tables, authorization, inspected.lamports_max)
         except TransactionRefused as error:
             await self._guard.check(authorization)  # nobody voids by an authorization that they weren't given
             await self._guard.void(
@@ -141,8 +143,8 @@ class SigningGate:
         if agent is None:
             raise IllegalTransition(f"there is no agent `{agent_id}`")
         message = sweep_message(wallet, agent.session_pubkey, owned, blockhash.hash)
-        unsigned = VersionedTransaction.populate(message, [Signature.default()])
-        simulated = await self._chain.simulate(bytes(unsigned))
+        unsigned = bytes(VersionedTransaction.populate(message, [Signature.default()]))
+        simulated = await self._chain.simulate(unsigned)
         if simulated.error is not None:
             raise TransactionRefused(f"the chain would undo the sweep: {simulated.error}")
         signing = _Signing(self._vault, agent_id, agent.session_pubkey, unsigned)
@@ -151,34 +153,42 @@ class SigningGate:
         )
         return signing.done(blockhash)
 
-    async def _read_facts(self, proposal: Proposal, authorization: Authorization) -> Facts:
-        """Read all that an inspection of `proposal` asks: lookup tables first, since they name accounts too."""
-        tables = {name: tuple(keys) for name, keys in self._policy.tables.items()}
-        needed = needs(proposal, authorization, tables)
-        if needed.tables:
-            if self._tables is None:
-                raise TransactionRefused("it takes accounts from a lookup table that isn't pinned")
-            found = await self._tables.tables(needed.tables)
-            tables |= {name: tuple(found[name]) for name in needed.tables}
-            needed = needs(proposal, authorization, tables)
-        newest = await self._chain.finalized_block()
-        return Facts(await self._accounts(needed.accounts), tables, newest.epoch)
+    async def _tables_of(self, proposal: Proposal) -> Mapping[str, Sequence[str]]:
+        """Return what the lookup tables of `proposal` hold: what is pinned, or else what two sources agree on."""
+        pinned = self._policy.tables
+        missing = [each for each in proposal.tables if each not in pinned]
+        if not missing:
+            return pinned
+        if self._tables is None:
+            raise TransactionRefused("it takes accounts from a lookup table that isn't pinned")
+        return {**await self._tables.tables(missing), **pinned}
 
-    async def _floored(self, inspected: Inspected, authorization: Authorization, facts: Facts) -> VersionedTransaction:
+    async def _facts(self, addresses: Iterable[str]) -> Facts:
+        """Return what the chain says of the accounts at `addresses`."""
+        newest = await self._chain.finalized_block()
+        return Facts(await self._accounts(addresses), newest.epoch)
+
+    async def _floored(
+        self,
+        message: Message | MessageV0,
+        tables: Mapping[str, Sequence[str]],
+        authorization: Authorization,
+        lamports_max: int,
+    ) -> bytes:
         """Return the transaction with final instructions by which the chain itself keeps what isn't for sale.
 
         It is simulated too: that is no bound, but saves the fee of one that would be undone.
         """
-        message, session = inspected.message, authorization.session_pubkey
-        accounts = await self._accounts(named_accounts(message, facts.tables), finalized=True)
+        session = authorization.session_pubkey
+        accounts = await self._accounts(named_accounts(message, tables), finalized=True)
         mints = mints_of(session, accounts) | {authorization.sell.mint, authorization.buy.mint}
         accounts |= await self._accounts(mints - accounts.keys(), finalized=True)
         wallet = accounts[session]
-        lamports = (0 if wallet is None else wallet.lamports) - inspected.lamports_max
-        floors = token_floors(message, facts.tables, authorization, accounts)
-        floored = with_floors(message, facts.tables, floor_instructions(session, floors, lamports))
-        transaction = VersionedTransaction.populate(floored, [Signature.default()])
-        simulated = await self._chain.simulate(bytes(transaction))
+        lamports = (0 if wallet is None else wallet.lamports) - lamports_max
+        floors = token_floors(message, tables, authorization, accounts)
+        floored = with_floors(message, tables, floor_instructions(session, floors, lamports))
+        transaction = bytes(VersionedTransaction.populate(floored, [Signature.default()]))
+        simulated = await self._chain.simulate(transaction)
         if simulated.error is not None:
             raise TransactionRefused(f"with floors, the chain would undo it: {simulated.error}")
         return transaction
@@ -192,9 +202,7 @@ class SigningGate:
 class _Signing:
     """Signs one transaction, when and as often as the guard says; the same each time."""
 
-    def __init__(
-        self, vault: SessionVault, agent_id: str, session_pubkey: str, transaction: VersionedTransaction
-    ) -> None:
+    def __init__(self, vault: SessionVault, agent_id: str, session_pubkey: str, transaction: bytes) -> None:
         self._vault = vault
         self._agent_id = agent_id
         self._session_pubkey = session_pubkey
@@ -202,12 +210,11 @@ class _Signing:
         self._signed: tuple[str, bytes] | None = None
 
     def __call__(self, view: WalletView) -> tuple[str, bytes]:
-        """Return the session key's signature, and the wire format with it."""
-        message, others = self._transaction.message, self._transaction.signatures[1:]
-        signed = self._vault.sign(view, self._agent_id, self._session_pubkey, to_bytes_versioned(message))
-        signature = Signature(signed)
-        content = bytes(VersionedTransaction.populate(message, [signature, *others]))
-        self._signed = str(signature), content
+        """Return the session key's signature, and the wire format with it in the first signature's place."""
+        message = message_of(self._transaction)
+        signature = self._vault.sign(view, self._agent_id, self._session_pubkey, message)
+        content = self._transaction[:1] + signature + self._transaction[1 + len(signature) :]
+        self._signed = str(Signature(signature)), content
         return self._signed
 
     def done(self, blockhash: Blockhash) -> SignedTransaction:

@@ -22,41 +22,24 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from executor.errors import TransactionRefused
 from executor.signing.book import Book, Trade
-from executor.signing.programs import AccountClosing, Opaque, TokenTransfer, decode
+from executor.signing.programs import AccountClosing, Opaque, TokenTransfer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
-
-    from solders.message import Message, MessageV0
-    from solders.pubkey import Pubkey
-    from solders.transaction import VersionedTransaction
 
     from executor.authorization import Authorization
     from executor.signing.book import Facts
     from executor.signing.policy import Policy
-    from executor.signing.proposal import Proposal
+    from executor.signing.proposal import Resolved
 
-__all__ = ["Inspected", "Needs", "inspect", "needs"]
+__all__ = ["Inspected", "inspect", "needs"]
 
 SIGNATURE_LAMPORTS: Final = 5_000
 
 
-class Needs(NamedTuple):
-    """What the shell must read before the inspection."""
-
-    tables: tuple[str, ...]
-    """Lookup tables, base58, that weren't given. While there are any, `accounts` isn't complete."""
-    accounts: frozenset[str]
-    """Addresses, base58."""
-
-
 class Inspected(NamedTuple):
-    """A transaction that the session key may sign, and the most that it costs."""
+    """What a transaction that the session key may sign does, and the most that it costs."""
 
-    transaction: VersionedTransaction
-    message: Message | MessageV0
-    """The transaction's."""
     programs: tuple[str, ...]
     """Listed programs that it calls and that aren't decoded, base58: floors must be appended."""
     selling: str
@@ -80,38 +63,22 @@ class Inspected(NamedTuple):
         return self.fee_lamports + self.rent_lamports + self.wrapped_lamports
 
 
-def needs(proposal: Proposal, authorization: Authorization, tables: Mapping[str, tuple[str, ...]]) -> Needs:
-    """Return what must be read before `inspect` can judge `proposal`.
-
-    Args:
-        proposal: as for `inspect`.
-        authorization: the same.
-        tables: the lookup tables that are known, pinned or resolved.
-
-    Raises:
-        TransactionRefused: it is refused whatever the chain says.
-
-    """
+def needs(resolved: Resolved, authorization: Authorization) -> frozenset[str]:
+    """Return the addresses, base58, of the accounts that the shell must read before `inspect` can judge `resolved`."""
     trade = Trade.of(authorization)
-    own = frozenset(map(str, (trade.session, trade.selling, trade.buying)))
-    own |= {authorization.sell.mint, authorization.buy.mint}
-    missing = tuple(str(each.account_key) for each in proposal.lookups if str(each.account_key) not in tables)
-    if missing:
-        return Needs(missing, own)
-    accounts = proposal.accounts(tables)
-    touched: set[Pubkey] = set()
-    for each in map(decode, proposal.calls(accounts)):
+    touched = {trade.session, trade.selling, trade.buying}
+    for each in resolved.instructions:
         if isinstance(each, TokenTransfer):
             touched.add(each.source)
         elif isinstance(each, AccountClosing):
             touched.add(each.account)
         elif isinstance(each, Opaque):
-            touched.update(proposal.writable(accounts).intersection(each.accounts))
-    return Needs((), own.union(map(str, touched)))
+            touched.update(resolved.writable().intersection(each.accounts))
+    return frozenset([authorization.sell.mint, authorization.buy.mint, *map(str, touched)])
 
 
 def inspect(
-    proposal: Proposal,
+    resolved: Resolved,
     authorization: Authorization,
     blockhash: str,
     cosigners: AbstractSet[str],
@@ -121,7 +88,7 @@ def inspect(
     """Return what the session key may sign.
 
     Args:
-        proposal: complete but for the session key's signature, whose place is ignored; `read_proposal` makes it.
+        resolved: complete but for the session key's signature, whose place is ignored.
         authorization: what was allowed.
         blockhash: the one that the executor itself fetched.
         cosigners: who else may sign, base58: the rail declared them before.
@@ -132,24 +99,21 @@ def inspect(
         TransactionRefused: it is anything but the authorized trade, or that can't be proved.
 
     """
-    trade = Trade.of(authorization)
+    trade, proposal = Trade.of(authorization), resolved.proposal
     if str(proposal.message.recent_blockhash) != blockhash:
         raise TransactionRefused("its blockhash is not the executor's")
     proposal.check_signers(trade.session, cosigners, policy.cosigners_max)
-    accounts = proposal.accounts({**facts.tables, **policy.tables} if proposal.lookups else {})
     book = Book(authorization, trade, facts, policy)
-    for call in proposal.calls(accounts):
-        book.take(decode(call))
+    for instruction in resolved.instructions:
+        book.take(instruction)
     if book.opaque:
-        book.check_opaque(len(proposal.signers), proposal.writable(accounts))
+        book.check_opaque(len(proposal.signers), resolved.writable())
     fee_lamports = SIGNATURE_LAMPORTS * len(proposal.signers) + book.check_priority_fee()
     book.check_costs()
     book.check_memo()
     book.check_accounts()
     book.check_amounts()
     return Inspected(
-        proposal.transaction,
-        proposal.message,
         tuple(dict.fromkeys(str(each.program) for each in book.opaque)),
         str(trade.selling),
         str(trade.buying),

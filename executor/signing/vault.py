@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from nacl.bindings import crypto_sign, crypto_sign_BYTES, crypto_sign_seed_keypair
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
+from solders.pubkey import Pubkey
 
 from executor.errors import VaultError
 from executor.guard import agents
@@ -103,7 +104,7 @@ class SessionVault:
         if held is None:
             raise VaultError(f"there is no session key for agent `{agent_id}`")
         public_key, secret_key = self._open(view.head.wallet, agent_id, held)
-        if public_key != keys.decode_key(session_pubkey):
+        if str(Pubkey(public_key)) != session_pubkey:
             raise VaultError(f"the session key of agent `{agent_id}` is not the one that was reserved")
         return crypto_sign(message, secret_key)[:crypto_sign_BYTES]
 

@@ -19,7 +19,8 @@ def inspection(_folder):
     facts, blockhash = scene.facts(transaction), scene.blockhash
 
     def ours():
-        inspect(read_proposal(transaction), scene.authorization, blockhash, scene.cosigners, facts, scene.policy)
+        resolved = read_proposal(transaction).resolve({})
+        inspect(resolved, scene.authorization, blockhash, scene.cosigners, facts, scene.policy)
 
     def theirs():
         parsed = VersionedTransaction.from_bytes(transaction)
@@ -82,6 +83,7 @@ def from_decision_to_signature(folder):
     return [row("authorize, then sign at the gate", medians(pairs), "the guard's two calls alone", 1.3)]
 
 
-FIRES = 10
+FIRES = 16
+"""Of all rounds together 480: a user may have 500 a day."""
 
 MEASURED = (inspection, from_decision_to_signature)

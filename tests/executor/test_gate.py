@@ -214,4 +214,5 @@ def test_a_lookup_table_is_pinned_or_two_agree_on_it(stage):
     assert stage.fire(policy=pinned).state is AttemptState.LANDED
     swapped = Policy(programs=programs, tables={address: tuple(map(str, reversed(listed)))})
     assert stage.fire(policy=swapped).state is AttemptState.VOIDED
+    assert stage.fire(policy=swapped, tables=AgreedChain(chain, chain)).state is AttemptState.VOIDED
     assert stage.held("USDC") == 800 * 10**6

@@ -91,12 +91,12 @@ class Case:
         return asyncio.run(self.gate.sign(self.authorization, transaction, self.blockhash, self.world.rail.cosigners))
 
     def inspect(self, transaction):
-        needed = needs(read_proposal(transaction), self.authorization, {})
-        addresses = sorted(needed.accounts)
+        resolved = read_proposal(transaction).resolve({})
+        addresses = sorted(needs(resolved, self.authorization))
         found = asyncio.run(self.world.chain.accounts(addresses))
-        facts = Facts(dict(zip(addresses, found, strict=True)), {}, epoch=0)
+        facts = Facts(dict(zip(addresses, found, strict=True)), epoch=0)
         cosigners = self.world.rail.cosigners
-        return inspect(read_proposal(transaction), self.authorization, self.blockhash.hash, cosigners, facts, Policy())
+        return inspect(resolved, self.authorization, self.blockhash.hash, cosigners, facts, Policy())
 
     def state(self):
         return self.world.guard.execution(self.world.wallet, self.authorization.execution_id).state
@@ -115,6 +115,21 @@ def test_the_authorized_trade_is_signed_and_lands(case):
     record = asyncio.run(case.world.chain.record(signed.tx_signature, 0))
     assert record.error is None
     assert case.world.token_balances(str(case.session)) == (900 * 10**6, 40 * 10**9)
+
+
+def test_what_is_signed_is_what_was_inspected_whatever_the_rails_object_says_of_itself(case):
+    honest = case.build(case.sell(), case.pay(), case.memo())
+    greedy = case.build(case.sell(200 * 10**6), case.pay(), case.memo())
+
+    class Turncoat(bytes):
+        def __getitem__(self, index):
+            return greedy[index]
+
+        def __bytes__(self):
+            return greedy
+
+    signed = case.sign(Turncoat(honest))
+    assert VersionedTransaction.from_bytes(signed.content).message == VersionedTransaction.from_bytes(honest).message
 
 
 def test_a_signature_that_the_guard_no_longer_wants_never_leaves(case):

@@ -240,20 +240,16 @@ class Scene:
             message, [by_key[each].sign_message(signed) if each in by_key else Signature.default() for each in signers]
         )
 
-    def needs(self, transaction, tables):
-        return needs(read_proposal(transaction), self.authorization, tables)
+    def facts(self, transaction, epoch=0):
+        needed = needs(read_proposal(transaction).resolve(self.tables), self.authorization)
+        return Facts({each: self.read(each) for each in needed}, epoch)
 
-    def facts(self, transaction, tables=None, epoch=0):
-        tables = self.tables if tables is None else tables
-        needed = self.needs(transaction, tables)
-        return Facts({each: self.read(each) for each in needed.accounts}, tables, epoch)
-
-    def inspect(self, transaction, *, tables=None, epoch=0):
-        return self.inspect_with(transaction, self.facts(transaction, tables, epoch))
+    def inspect(self, transaction, *, epoch=0):
+        return self.inspect_with(transaction, self.facts(transaction, epoch))
 
     def inspect_with(self, transaction, facts):
-        proposal = read_proposal(transaction)
-        return inspect(proposal, self.authorization, self.blockhash, self.cosigners, facts, self.policy)
+        resolved = read_proposal(transaction).resolve(self.tables)
+        return inspect(resolved, self.authorization, self.blockhash, self.cosigners, facts, self.policy)
 
     def complete(self, transaction):
         """Sign with the session key, as the gate would."""

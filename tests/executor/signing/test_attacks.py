@@ -14,7 +14,7 @@ from solders.system_program import AdvanceNonceAccountParams, advance_nonce_acco
 from solders.transaction import VersionedTransaction
 
 from executor.errors import TransactionRefused
-from executor.signing import Policy
+from executor.signing import Policy, read_proposal
 from executor.solana import ASSOCIATED_TOKEN_PROGRAM, SYSTEM_PROGRAM, TOKEN_2022_PROGRAM, TOKEN_PROGRAM
 from tests.executor.signing.scene import (
     COMPUTE_BUDGET_PROGRAM,
@@ -254,11 +254,6 @@ def from_second_account(scene):
 def closed_by_a_stranger(scene):
     key = other_account(scene, WSOL, closer=MAKER.pubkey())
     return scene.build(*scene.swap(), close(key, MAKER.pubkey(), MAKER))
-
-
-def pinned_otherwise(scene):
-    scene.policy = Policy(tables={str(address("table")): (str(address("somewhere")),)})
-    return by_table([own(JTO)])(scene)
 
 
 def wallet_as(program, data):
@@ -667,7 +662,6 @@ ATTACKS = {
         by_table([ata(MAKER, JTO)], promised=[own(OTHER)]),
         "by somebody else's authority",
     ),
-    "a pinned table holds something else": ({}, pinned_otherwise, "0 base units would come"),
     "a program from a table": ({}, program_from_table, "takes a program from a lookup table"),
     "an entry that the table doesn't have": ({}, beyond_the_table, "takes entry 1 of the lookup table .*, which has 1"),
     "a key that a table names again": ({}, looked_up_twice, "it names the account .* twice"),
@@ -884,12 +878,13 @@ def test_a_hook_that_the_operator_accepted_gets_its_accounts():
     assert scene.inspect(hooked(address("hook"), address("hook's state"))(scene)).received_min == 10**6
 
 
-def test_the_shell_is_told_which_tables_to_resolve_first():
+def test_the_shell_is_told_which_tables_to_resolve_and_which_accounts_to_read():
     scene = Scene()
-    keys = [ata(MAKER, JTO)]
-    transaction = scene.build(*scene.swap(), tables=[AddressLookupTableAccount(scene.make_table(keys), keys)])
-    first = scene.needs(transaction, {})
-    assert first.tables == (str(address("table")),)
-    second = scene.needs(transaction, scene.tables)
-    assert second.tables == ()
-    assert second.accounts == first.accounts | {str(ata(MAKER, JTO))}
+    direct = scene.build(*scene.swap())
+    table = scene.make_table([ata(MAKER, JTO)])
+    by_table = scene.build(*scene.swap(), tables=[AddressLookupTableAccount(table, [ata(MAKER, JTO)])])
+    assert read_proposal(direct).tables == []
+    assert read_proposal(by_table).tables == [str(table)]
+    mints = {USDC.mint, JTO.mint}
+    touched = {str(SESSION.pubkey()), str(own(USDC)), str(own(JTO)), str(ata(MAKER, JTO))}
+    assert scene.facts(direct).accounts.keys() == scene.facts(by_table).accounts.keys() == mints | touched
