@@ -6,6 +6,7 @@ sums are held against the authorization and the policy at the end.
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -107,12 +108,17 @@ class Book:
         self._memos: list[bytes] = []
         self._budget: dict[int, int] = {}
         self._opened: set[Pubkey] = set()
+        self._rent_lamports: Counter[Pubkey] = Counter()
         self.opaque: list[Opaque] = []
         self.left = 0
         self.received = 0
-        self.rent_lamports = 0
         self.wrapped_lamports = 0
         self.unwraps = False
+
+    @property
+    def rent_lamports(self) -> int:
+        """What new accounts cost the session wallet for good: unwrapping gives back what its account cost."""
+        return self._rent_lamports.total()
 
     def take(self, instruction: Decoded) -> None:
         """Enter one instruction, or refuse it."""
@@ -132,20 +138,15 @@ class Book:
             case Sync():
                 self._check_still_open(instruction.account)
             case Opaque():
-                if str(instruction.program) not in self._policy.programs:
-                    raise TransactionRefused(f"it calls the program {instruction.program}, which isn't known or listed")
-                self.opaque.append(instruction)
+                self._call(instruction)
 
     def check_opaque(self, signers: int, writable: frozenset[Pubkey]) -> None:
         """Refuse it if an opaque call could do what the floors, which are appended for it, don't hold.
 
-        Floors void what others have signed; they count what was in the accounts before, not what was wrapped since; and
-        they measure lamports and tokens alone.
+        Floors void what others have signed, and they measure lamports and tokens alone.
         """
         if signers > 1:
             raise TransactionRefused("it has cosigners beside a program that can't be decoded")
-        if self.wrapped_lamports or self.unwraps:
-            raise TransactionRefused("it wraps or unwraps SOL beside a program that can't be decoded")
         for call in self.opaque:
             for account in writable.intersection(call.accounts).difference(self._trade):
                 held = self._read(account)
@@ -285,7 +286,7 @@ class Book:
             genuine = (account, self._trade.session, asset.mint, asset.token_program)
             if (opening.account, opening.owner, str(opening.mint), str(opening.token_program)) == genuine:
                 size = RENT_OVERHEAD_BYTES + mint.account_bytes(asset.token_program)
-                self.rent_lamports += size * self._facts.rent_lamports_per_byte
+                self._rent_lamports[account] += size * self._facts.rent_lamports_per_byte
                 return
         raise TransactionRefused(f"it opens the account {opening.account} at the session wallet's expense")
 
@@ -299,7 +300,16 @@ class Book:
         if closing.authority != self._trade.session or closing.destination != self._trade.session:
             raise TransactionRefused(f"it unwraps the session wallet's SOL to {closing.destination}")
         self._check_still_open(closing.account)
+        del self._rent_lamports[closing.account]
         self.unwraps = True
+
+    def _call(self, call: Opaque) -> None:
+        """Enter a call that can't be decoded. After unwrapping it could open the account anew: no floor holds that."""
+        if str(call.program) not in self._policy.programs:
+            raise TransactionRefused(f"it calls the program {call.program}, which isn't known or listed")
+        if self.unwraps:
+            raise TransactionRefused(f"it calls {call.program}, which can't be decoded, after unwrapping SOL")
+        self.opaque.append(call)
 
     def _check_still_open(self, account: Pubkey) -> None:
         """Refuse any use of the account of wrapped SOL after it was closed: what is sent there, nobody counts."""

@@ -12,7 +12,8 @@ wallet that the transaction can write:
 | TransferChecked of the floor to itself | it is there, the session's, of this mint, not frozen, and holds the floor |
 
 and at last, for the wallet itself, a System transfer of the lamport floor to itself: it holds the floor, still belongs
-to the System program, and has no data.
+to the System program, and has no data. An account of wrapped SOL that the transaction closes into the wallet, once no
+such program is called any more, needs none of its own: what is in it counts to the wallet's floor.
 
 INVARIANT: the transfer comes after Revoke. Only then is its signer looked at as the owner: a program may make itself
 the owner and the session its delegate and close authority, and then each of the three passes in any other order (both
@@ -55,11 +56,19 @@ if TYPE_CHECKING:
 
     from solders.instruction import Instruction
 
-    from executor.assets import Asset
     from executor.authorization import Authorization
     from executor.rails import Account
+    from executor.signing.inspection import Inspected
 
-__all__ = ["TokenFloor", "floor_instructions", "mints_of", "named_accounts", "token_floors", "with_floors"]
+__all__ = [
+    "TokenFloor",
+    "floor_instructions",
+    "lamport_floor",
+    "mints_of",
+    "named_accounts",
+    "token_floors",
+    "with_floors",
+]
 
 TRANSACTION_BYTES_MAX: Final = 1_232
 KEYS_MAX: Final = 256
@@ -133,18 +142,22 @@ def token_floors(
     message: Message | MessageV0,
     tables: Mapping[str, Sequence[str]],
     authorization: Authorization,
+    inspected: Inspected,
     accounts: Mapping[str, Account | None],
 ) -> list[TokenFloor]:
     """Return the floor of each token account of the session wallet that the transaction can write, in its order.
 
-    The sold token's associated account may fall by `sell_amount`, the bought token's must rise by `min_received`, every
-    other keeps what it holds. An associated account of the session wallet that isn't there yet gets a floor too, so it
-    must be opened: else the program could open it, approve a delegate, and wait until something is in it.
+    The sold token's associated account may fall by `sell_amount`, less what is wrapped into it; the bought token's must
+    rise by `min_received`; every other keeps what it holds. The account of wrapped SOL that the transaction unwraps has
+    none: `lamport_floor` holds what comes of it. An associated account of the session wallet that isn't there yet gets
+    a floor too, so it must be opened: else the program could open it, approve a delegate, and wait until something is
+    in it.
 
     Args:
         message: the transaction's, which the session key alone has to sign.
         tables: the content of each lookup table that it names.
         authorization: what was allowed.
+        inspected: what its decoded instructions do.
         accounts: what lies at each of `named_accounts`, and at each of `mints_of` them; None where nothing does.
 
     Raises:
@@ -153,7 +166,6 @@ def token_floors(
     """
     keys = _keys(message, tables)
     session = Pubkey.from_string(authorization.session_pubkey)
-    selling, buying = (_associated(session, asset) for asset in (authorization.sell, authorization.buy))
     openable = {
         get_associated_token_address(session, key, program): _Holding(key, program, 0)
         for key in keys.all()
@@ -161,27 +173,52 @@ def token_floors(
     }
     floors = {}
     for key in keys.writable():
-        account = accounts[str(key)]
+        address = str(key)
+        account = accounts[address]
         held = openable.get(key) if _is_free(account) else _held_by(session, account)
-        if held is None:
+        if held is None or address == inspected.unwrapped:
             continue
-        units = held.units - (key == selling) * authorization.sell_amount + (key == buying) * authorization.min_received
+        units = held.units
+        if address == inspected.selling:
+            units += inspected.wrapped_lamports - authorization.sell_amount
+        if address == inspected.buying:
+            units += authorization.min_received
         if not 0 <= units <= UNITS_MAX:
             raise TransactionRefused(f"the session wallet's account {key} would have to hold {units} base units")
         decimals = _decimals(held.mint, held.token_program, accounts[str(held.mint)])
-        floors[key] = TokenFloor(key, held.mint, held.token_program, decimals, units)
-    if buying not in floors:
+        floors[address] = TokenFloor(key, held.mint, held.token_program, decimals, units)
+    if inspected.buying not in {*floors, inspected.unwrapped}:
         raise TransactionRefused(f"it can't bring {authorization.buy.symbol} into the session wallet's account")
     return list(floors.values())
+
+
+def lamport_floor(authorization: Authorization, inspected: Inspected, accounts: Mapping[str, Account | None]) -> int:
+    """Return the lamports that the session wallet must keep: what it has, less fees, rent, and what it wraps.
+
+    If the transaction unwraps SOL, all that lies in that account, and is wrapped into it, comes back, less what is sold
+    of it and with what is bought. Arguments as for `token_floors`.
+    """
+
+    def lamports(address: str) -> int:
+        account = accounts[address]
+        return 0 if account is None else account.lamports
+
+    floor = lamports(authorization.session_pubkey) - inspected.lamports_max
+    if inspected.unwrapped is None:
+        return floor
+    floor += inspected.wrapped_lamports + lamports(inspected.unwrapped)
+    if inspected.unwrapped == inspected.selling:
+        return floor - authorization.sell_amount
+    return floor + authorization.min_received
 
 
 def floor_instructions(session_pubkey: str, floors: Sequence[TokenFloor], lamports: int) -> list[Instruction]:
     """Return the instructions that fail unless each of `floors` holds, and the wallet keeps `lamports` (at least 1).
 
-    Raises TransactionRefused if `lamports` is less: no wallet would be held by it.
+    Raises TransactionRefused if `lamports` is less, which would hold no wallet, or more than there can be.
     """
-    if lamports < 1:
-        raise TransactionRefused(f"the session wallet would have to keep {lamports} lamports, less than 1")
+    if not 1 <= lamports <= UNITS_MAX:
+        raise TransactionRefused(f"the session wallet would have to keep {lamports} lamports")
     session = Pubkey.from_string(session_pubkey)
     instructions = []
     for each in floors:
@@ -310,10 +347,6 @@ def _keys(message: Message | MessageV0, tables: Mapping[str, Sequence[str]]) -> 
     if len(set(keys.all())) != len(keys.all()):
         raise TransactionRefused("it names an account twice")
     return keys
-
-
-def _associated(owner: Pubkey, asset: Asset) -> Pubkey:
-    return get_associated_token_address(owner, Pubkey.from_string(asset.mint), Pubkey.from_string(asset.token_program))
 
 
 def _is_free(account: Account | None) -> bool:

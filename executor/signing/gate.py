@@ -15,7 +15,14 @@ from solders.transaction import VersionedTransaction
 from executor.errors import IllegalTransition, TransactionRefused, VaultError
 from executor.reasons import Reason
 from executor.signing.book import Facts
-from executor.signing.floors import floor_instructions, mints_of, named_accounts, token_floors, with_floors
+from executor.signing.floors import (
+    floor_instructions,
+    lamport_floor,
+    mints_of,
+    named_accounts,
+    token_floors,
+    with_floors,
+)
 from executor.signing.inspection import inspect, needs
 from executor.signing.policy import Policy
 from executor.signing.proposal import message_of, read_proposal
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
     from executor.ledger import WalletView
     from executor.rails import Account, Blockhash, Chain
     from executor.rails.agreed import AgreedChain
+    from executor.signing.inspection import Inspected
     from executor.signing.proposal import Proposal
     from executor.signing.sweep import Owned
     from executor.signing.vault import SessionVault
@@ -114,7 +122,7 @@ class SigningGate:
             checked = proposal.wire
             if inspected.programs:
                 alone_since = await self._guard.head_seq(authorization.wallet)  # before what it holds is read
-                checked = await self._floored(proposal.message, tables, authorization, inspected.lamports_max)
+                checked = await self._floored(proposal.message, tables, authorization, inspected)
         except TransactionRefused as error:
             await self._guard.check(authorization)  # nobody voids by an authorization that they weren't given
             await self._guard.void(
@@ -173,7 +181,7 @@ class SigningGate:
         message: Message | MessageV0,
         tables: Mapping[str, Sequence[str]],
         authorization: Authorization,
-        lamports_max: int,
+        inspected: Inspected,
     ) -> bytes:
         """Return the transaction with final instructions by which the chain itself keeps what isn't for sale.
 
@@ -183,9 +191,8 @@ class SigningGate:
         accounts = await self._accounts(named_accounts(message, tables), finalized=True)
         mints = mints_of(session, accounts) | {authorization.sell.mint, authorization.buy.mint}
         accounts |= await self._accounts(mints - accounts.keys(), finalized=True)
-        wallet = accounts[session]
-        lamports = (0 if wallet is None else wallet.lamports) - lamports_max
-        floors = token_floors(message, tables, authorization, accounts)
+        floors = token_floors(message, tables, authorization, inspected, accounts)
+        lamports = lamport_floor(authorization, inspected, accounts)
         floored = with_floors(message, tables, floor_instructions(session, floors, lamports))
         transaction = bytes(VersionedTransaction.populate(floored, [Signature.default()]))
         simulated = await self._chain.simulate(transaction)

@@ -53,9 +53,11 @@ class Inspected(NamedTuple):
     fee_lamports: int
     """For the signatures, and for priority."""
     rent_lamports: int
-    """For accounts that it opens for the session wallet; they stay the wallet's, but aren't spendable."""
+    """For accounts that it opens for the session wallet, and leaves open."""
     wrapped_lamports: int
     """What it moves from the session wallet into the wallet's own account of wrapped SOL."""
+    unwrapped: str | None
+    """The account of wrapped SOL that it closes into the session wallet, base58; None: it unwraps none."""
 
     @property
     def lamports_max(self) -> int:
@@ -122,4 +124,5 @@ def inspect(
         fee_lamports,
         book.rent_lamports,
         book.wrapped_lamports,
+        str(trade.wrapped) if book.unwraps else None,
     )

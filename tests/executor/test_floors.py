@@ -37,11 +37,13 @@ from executor.rails import Account
 from executor.signing.floors import (
     TokenFloor,
     floor_instructions,
+    lamport_floor,
     mints_of,
     named_accounts,
     token_floors,
     with_floors,
 )
+from executor.signing.inspection import Inspected
 from executor.solana import (
     ASSOCIATED_TOKEN_PROGRAM,
     MEMO_PROGRAM,
@@ -64,19 +66,20 @@ OWNER, CLOSER = 2, 3
 
 
 class Kind(NamedTuple):
-    """What the tokens are: whose program, what their mints' extensions say, and whether wrapped SOL is sold."""
+    """What the tokens are: whose program, what their mints' extensions say, and which of them is wrapped SOL."""
 
     token_program: Pubkey
     extension: bytes = b""
     mint_bytes: int = 82
     account_bytes: int = 165
-    sells_wrapped: bool = False
+    wrapped: int | None = None
 
 
 FEE = bytes([26, 0, 0, 0]) + (500).to_bytes(2, "little") + (10**9).to_bytes(8, "little")
 KINDS = {
     "the token program": Kind(TOKEN_PROGRAM),
-    "wrapped SOL": Kind(TOKEN_PROGRAM, sells_wrapped=True),
+    "wrapped SOL is sold": Kind(TOKEN_PROGRAM, wrapped=0),
+    "wrapped SOL is bought": Kind(TOKEN_PROGRAM, wrapped=1),
     "Token-2022": Kind(TOKEN_2022_PROGRAM),
     "Token-2022 with a fee of 5 percent": Kind(TOKEN_2022_PROGRAM, FEE, 165 + 1 + 4 + 108, 178),
 }
@@ -100,8 +103,8 @@ class Lab:
     for the fifth.
     """
 
-    def __init__(self, kind):
-        self.kind, self.program = kind, kind.token_program
+    def __init__(self, kind, spendable=SPENDABLE_LAMPORTS):
+        self.kind, self.program, self.spendable = kind, kind.token_program, spendable
         self.vm = LiteSVM()
         self.random = random.Random(5)
         self.puppet = self.key().pubkey()
@@ -113,9 +116,9 @@ class Lab:
         for each in (self.maker.pubkey(), self.session, self.taker):
             self.vm.airdrop(each, 10**10)
         self.mints = [self.make_mint(decimals) for decimals in (6, 9, 5, 0, 2)]
-        if kind.sells_wrapped:
-            self.mints[0] = Pubkey.from_string(NATIVE_MINT)
-            self.vm.set_account(self.mints[0], VmAccount(10**9, bytes(44) + b"\x09\x01" + bytes(36), TOKEN_PROGRAM))
+        if kind.wrapped is not None:
+            native = self.mints[kind.wrapped] = Pubkey.from_string(NATIVE_MINT)
+            self.vm.set_account(native, VmAccount(10**9, bytes(44) + b"\x09\x01" + bytes(36), TOKEN_PROGRAM))
         self.sold, self.bought, self.third, self.fourth, self.fifth = self.mints
         self.seeded = Pubkey.create_with_seed(self.taker, "third", self.program)
         self.fill(self.session, self.sold, 1_000)
@@ -137,7 +140,8 @@ class Lab:
             SYSTEM_PROGRAM,
             ASSOCIATED_TOKEN_PROGRAM,
         ]
-        self.lamport_floor = self.vm.get_balance(self.session) - SIGNATURE_LAMPORTS - SPENDABLE_LAMPORTS
+        self.lamport_floor = self.vm.get_balance(self.session) - SIGNATURE_LAMPORTS - spendable
+        self.wrapped, self.unwrapped = 0, None
 
     # Setting up
 
@@ -146,6 +150,10 @@ class Lab:
 
     def at(self, owner, mint):
         return get_associated_token_address(owner, mint, self.program)
+
+    def native(self):
+        """Return the wallet's account of wrapped SOL."""
+        return self.at(self.session, Pubkey.from_string(NATIVE_MINT))
 
     def do(self, *instructions, signers=()):
         signers = [self.maker, *signers]
@@ -233,8 +241,26 @@ class Lab:
     def close(self, account):
         return self.token(b"\x09", account, self.thief, signer=self.session)
 
+    def unwrap_for_taker(self, units):
+        data = b"\x2d\x01" + units.to_bytes(8, "little")
+        return self.token(data, self.native(), self.taker, signer=self.session)
+
     def open_fifth(self):
         return create_associated_account(self.session, self.session, self.fifth, self.program)
+
+    # What the transaction does around it with the account of wrapped SOL
+
+    def wrap(self, lamports):
+        self.wrapped = lamports
+        self.lamport_floor -= lamports
+        account = self.at(self.session, self.sold)
+        return [self.pay(account, lamports), self.token(b"\x11", account)]
+
+    def unwrap(self):
+        self.unwrapped = self.native()
+        traded = -100 if self.kind.wrapped == 0 else 40
+        self.lamport_floor += self.wrapped + (self.vm.get_balance(self.unwrapped) or 0) + traded
+        return self.token(b"\x09", self.unwrapped, self.session, signer=self.session)
 
     # Calling it
 
@@ -273,6 +299,19 @@ class Lab:
             claim="",
         )._replace(**changes)
 
+    def inspected(self):
+        return Inspected(
+            programs=(str(self.puppet),),
+            selling=str(self.at(self.session, self.sold)),
+            buying=str(self.at(self.session, self.bought)),
+            sold_max=100,
+            received_min=0,
+            fee_lamports=SIGNATURE_LAMPORTS,
+            rent_lamports=self.spendable,
+            wrapped_lamports=self.wrapped,
+            unwrapped=self.unwrapped and str(self.unwrapped),
+        )
+
     def accounts(self, addresses):
         found = {address: self.vm.get_account(Pubkey.from_string(address)) for address in addresses}
         return {
@@ -284,12 +323,14 @@ class Lab:
         contents = {str(table.key): [str(key) for key in table.addresses] for table in tables}
         accounts = self.accounts(named_accounts(message, contents))
         accounts |= self.accounts(mints_of(str(self.session), accounts))
-        return token_floors(message, contents, self.authorization(**changes), accounts)
+        return token_floors(message, contents, self.authorization(**changes), self.inspected(), accounts)
 
     def floored(self, message, tables=()):
         contents = {str(table.key): [str(key) for key in table.addresses] for table in tables}
         floors = self.floors(message, tables)
-        return with_floors(message, contents, floor_instructions(str(self.session), floors, self.lamport_floor))
+        accounts = self.accounts(named_accounts(message, contents))
+        lamports = lamport_floor(self.authorization(), self.inspected(), accounts)
+        return with_floors(message, contents, floor_instructions(str(self.session), floors, lamports))
 
     def send(self, message):
         """Sign and execute; return which instruction undid it, by number, or None."""
@@ -343,7 +384,7 @@ class Lab:
     def harms(self):
         """Return what the wallet has lost that no swap may cost it."""
         must_keep = {
-            self.at(self.session, self.sold): (self.sold, 900),
+            self.at(self.session, self.sold): (self.sold, 900 + self.wrapped),
             self.at(self.session, self.bought): (self.bought, 50),
             self.seeded: (self.third, 500),
             self.at(self.session, self.fourth): (self.fourth, 0),
@@ -351,6 +392,10 @@ class Lab:
         if self.holding(self.at(self.session, self.fifth)) is not None:
             must_keep[self.at(self.session, self.fifth)] = (self.fifth, 0)
         harms = []
+        if self.unwrapped is not None:
+            del must_keep[self.unwrapped]
+            if self.vm.get_balance(self.unwrapped):
+                harms.append(f"{self.unwrapped} must be closed")
         for account, (mint, units) in must_keep.items():
             held = self.holding(account)
             if held is None or held[:2] != (mint, self.session) or held.units < units or held[3:] != (None, None):
@@ -509,12 +554,109 @@ def test_no_mixture_of_attacks_harms(lab):
     assert landed
 
 
+UNWRAPPED_ATTACKS = {
+    "a part of it is unwrapped for somebody else": lambda lab: [*lab.swap(), lab.unwrap_for_taker(1)],
+    "it is closed for somebody else": lambda lab: [*lab.swap(), lab.close(lab.native())],
+    "it is closed for somebody else, and opened again": lambda lab: [
+        *lab.swap(),
+        lab.close(lab.native()),
+        create_associated_account(lab.taker, lab.session, Pubkey.from_string(NATIVE_MINT)),
+    ],
+    "it is given away": lambda lab: [*lab.swap(), lab.set_authority(lab.native(), OWNER, lab.taker)],
+    "it is given away, and the session may close it": lambda lab: [
+        *lab.swap(),
+        lab.set_authority(lab.native(), OWNER, lab.taker),
+        lab.set_authority(lab.native(), CLOSER, lab.session, signer=lab.taker),
+    ],
+}
+"""What may be tried with an account of wrapped SOL that is closed into the wallet afterwards."""
+
+CANT_BE_CLOSED = {
+    ("sold", "it is closed for somebody else"),
+    ("sold", "it is given away"),
+    ("bought", "it is closed for somebody else"),
+    ("bought", "it is given away"),
+    ("bought", "a close authority"),
+}
+"""Undone by the closing itself, floors or not."""
+
+NO_HARM_ONCE_CLOSED = {
+    "a delegate of what is sold",
+    "a delegate of what is bought",
+    "a delegate of another token",
+    "it is given away, and the session may close it",
+}
+
+
+@pytest.mark.parametrize("side", ["sold", "bought"])
+@pytest.mark.parametrize("attack", ATTACKS | UNWRAPPED_ATTACKS)
+def test_an_attack_never_harms_where_sol_is_unwrapped_at_the_end(side, attack):
+    lab = Lab(KINDS[f"wrapped SOL is {side}"], spendable=0)
+    unprotected = lab.message(lab.call((ATTACKS | UNWRAPPED_ATTACKS)[attack](lab)), lab.unwrap())
+    protected = lab.floored(unprotected)
+    undone = lab.send(protected)
+    if attack in NO_HARM_ONCE_CLOSED:
+        assert undone is None
+        assert lab.harms() == []
+    elif (side, attack) in CANT_BE_CLOSED:
+        assert undone == 1
+    else:
+        whose, which = UNDONE_BY.get(attack, (side, KEEP))
+        assert lab.floor_of(protected, undone) == (("the wallet", 0) if whose == side else (whose, which))
+        assert lab.send(unprotected) is None
+        assert lab.harms()
+
+
+@pytest.mark.parametrize("side", ["sold", "bought"])
+def test_no_mixture_of_attacks_harms_where_sol_is_unwrapped_at_the_end(side):
+    choose = random.Random(29)
+    landed = 0
+    for _ in range(40):
+        lab = Lab(KINDS[f"wrapped SOL is {side}"], spendable=0)
+        attacks = [attack(lab)[2:] for attack in (ATTACKS | UNWRAPPED_ATTACKS).values()]
+        moves = [*itertools.chain.from_iterable(attacks), lab.get(lab.sold, 1_000), lab.give(lab.sold, 900)]
+        script = [*lab.swap(), *choose.sample(moves, choose.randint(1, 3))]
+        if lab.send(lab.floored(lab.message(lab.call(script), lab.unwrap()))) is None:
+            landed += 1
+            assert lab.harms() == []
+    assert landed
+
+
+@pytest.mark.parametrize("unwraps", [False, True])
+@pytest.mark.parametrize(("more", "undone_by"), [(0, None), (1, ("sold", KEEP))])
+def test_what_is_wrapped_may_be_sold_and_nothing_beyond(unwraps, more, undone_by):
+    lab = Lab(KINDS["wrapped SOL is sold"], spendable=0)
+    wrap = lab.wrap(60)
+    script = [lab.give(lab.sold, 100 + more), lab.get(lab.bought, 40)]
+    protected = lab.floored(lab.message(*wrap, lab.call(script), *([lab.unwrap()] if unwraps else [])))
+    undone = lab.send(protected)
+    if undone_by is None:
+        assert undone is None
+        assert lab.harms() == []
+    else:
+        assert lab.floor_of(protected, undone) == (("the wallet", 0) if unwraps else undone_by)
+
+
+@pytest.mark.parametrize("stolen", [0, 1])
+def test_an_account_of_wrapped_sol_is_opened_filled_traded_and_closed_in_one_transaction(stolen):
+    """As swap APIs sell SOL: the account isn't there before, nor afterwards."""
+    lab = Lab(KINDS["wrapped SOL is sold"], spendable=0)
+    lab.vm.set_account(lab.native(), VmAccount(0, b"", SYSTEM_PROGRAM))
+    opened = create_associated_account(lab.session, lab.session, lab.sold)
+    script = [*lab.swap(), lab.pay(lab.thief, stolen)]
+    protected = lab.floored(lab.message(opened, *lab.wrap(100), lab.call(script), lab.unwrap()))
+    undone = lab.send(protected)
+    if stolen:
+        assert lab.floor_of(protected, undone) == ("the wallet", 0)
+    else:
+        assert undone is None
+        assert lab.harms() == []
+
+
 @pytest.mark.parametrize("how", ["closed", "unwrapped"])
 def test_wrapped_sol_is_not_unwrapped_beyond_its_floor(how):
-    lab = Lab(KINDS["wrapped SOL"])
-    account = lab.at(lab.session, lab.sold)
-    unwrap = lab.token(b"\x2d\x01" + (101).to_bytes(8, "little"), account, lab.taker, signer=lab.session)
-    taken = {"closed": lab.close(account), "unwrapped": unwrap}[how]
+    lab = Lab(KINDS["wrapped SOL is sold"])
+    taken = lab.close(lab.native()) if how == "closed" else lab.unwrap_for_taker(101)
     unprotected = lab.message(lab.call([taken, lab.get(lab.bought, 40)]))
     protected = lab.floored(unprotected)
     assert lab.floor_of(protected, lab.send(protected)) == ("sold", REVOKE if how == "closed" else KEEP)
@@ -544,7 +686,7 @@ def test_only_a_transfer_after_revoke_proves_who_owns_the_account(lab, order):
 def test_a_lamport_floor_of_nothing_would_let_the_wallet_be_given_away(lab):
     given = lab.message(assign(AssignParams(pubkey=lab.session, owner=lab.puppet)), lab.pay(lab.session, 0))
     assert lab.send(given) is None
-    with pytest.raises(TransactionRefused, match="less than 1"):
+    with pytest.raises(TransactionRefused, match="would have to keep 0 lamports"):
         floor_instructions(str(lab.session), [], 0)
 
 

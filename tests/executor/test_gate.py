@@ -10,24 +10,26 @@ from solders.instruction import AccountMeta, Instruction
 from solders.message import MessageV0
 from solders.pubkey import Pubkey
 from solders.signature import Signature
+from solders.system_program import TransferParams, transfer
 from solders.token.associated import get_associated_token_address as associated
 from solders.transaction import VersionedTransaction
 
-from executor.assets import KnownAssets
+from executor.assets import NATIVE_MINT, KnownAssets
 from executor.audit import check_ledger
-from executor.demo.world import World
+from executor.demo.world import SOL, World
 from executor.execution import Executor
 from executor.lifecycle import AttemptState
 from executor.prices.quote import Quote
+from executor.rails import Account
 from executor.rails.agreed import AgreedChain
 from executor.reasons import Reason
 from executor.signing import Policy, SigningGate
-from executor.solana import TOKEN_PROGRAM, memo, transfer_checked
+from executor.solana import TOKEN_PROGRAM, create_associated_account, memo, transfer_checked
 from permits import draft, issue
 from tests import puppet
 from tests.executor.test_execution import Proxy
 
-DECIMALS = {"USDC": 6, "JTO": 9, "BONK": 6}
+DECIMALS = {"USDC": 6, "JTO": 9, "SOL": 9, "BONK": 6}
 SOLD, BOUGHT = 100 * 10**6, 99 * 10**6
 
 
@@ -37,32 +39,33 @@ class Stage:
     name = "listed"
     cosigners = frozenset()
 
-    def __init__(self, world):
+    def __init__(self, world, other=None):
         self.world = world
-        bonk = world._token("BONK", decimals=6)
-        world.guard._assets = KnownAssets([world.usdc, world.jto, bonk])
+        bonk, other = world._token("BONK", decimals=6), other or world.jto
+        world.guard._assets = KnownAssets([world.usdc, other, bonk])
         world.prices.set(Quote.of(bonk.mint, "1", at_ms=world.now_ms, max_age_ms=10**9, source="test"))
         self.session = Pubkey.from_string(world.session_pubkey)
         self.program, self.script = (world.chain.new_keypair().pubkey() for _ in range(2))
         world.chain._vm.add_program(self.program, puppet.program())
         self.taker = puppet.own_key(self.program)
-        self.mints = {asset.symbol: Pubkey.from_string(asset.mint) for asset in (world.usdc, world.jto, bonk)}
-        world.chain.give_tokens(self.session, self.mints["JTO"], 1_000 * 10**9)
+        self.mints = {asset.symbol: Pubkey.from_string(asset.mint) for asset in (world.usdc, other, bonk)}
         world.chain.give_tokens(self.session, self.mints["BONK"], 0)
         world.chain.give_tokens(self.taker, self.mints["BONK"], 10**12)
-        for symbol in ("USDC", "JTO"):
-            world.chain.give_tokens(self.taker, self.mints[symbol], 0)
+        world.chain.give_tokens(self.taker, self.mints["USDC"], 0)
+        if other is world.jto:
+            world.chain.give_tokens(self.session, self.mints["JTO"], 1_000 * 10**9)
+            world.chain.give_tokens(self.taker, self.mints["JTO"], 0)
         permit = draft(
             agent_id=world.agent_id,
             session_pubkey=world.session_pubkey,
-            asset_whitelist=["USDC", "JTO", "BONK"],
+            asset_whitelist=list(self.mints),
             max_amount_usd=250,
             issued_at_ms=world.now_ms,
             lifetime_s=3600,
             nonce="ab" * 16,
         )
         world.guard.activate(issue(permit, world.signer))
-        self.tables = []
+        self.tables, self.before, self.after = [], [], []
 
     def account(self, owner, symbol):
         return associated(owner, self.mints[symbol])
@@ -98,15 +101,16 @@ class Stage:
         metas = [
             AccountMeta(each, is_signer=each == self.session, is_writable=each not in read) for each in self.named()
         ]
-        calls = [Instruction(self.program, b"", metas), memo(authorization.memo, self.session)]
+        trade = [*self.before, Instruction(self.program, b"", metas), *self.after]
+        calls = [*trade, memo(authorization.memo, self.session)]
         message = MessageV0.try_compile(self.session, calls, self.tables, Hash.from_string(blockhash))
         return bytes(VersionedTransaction.populate(message, [Signature.default()]))
 
-    def fire(self, *, policy=None, chain=None, tables=None):
+    def fire(self, *, policy=None, chain=None, tables=None, **asked):
         world = self.world
         policy = policy or Policy(programs=frozenset({str(self.program)}))
         gate = SigningGate(world.awaited, world.vault, chain or world.chain, policy=policy, tables=tables)
-        asked = {"rail": "listed", "buy": "BONK", "min_received": BOUGHT}
+        asked = {"rail": "listed", "buy": "BONK", "min_received": BOUGHT, **asked}
         request = world.request(100).model_copy(update=asked)
         return asyncio.run(Executor(world.awaited, gate, world.chain, [self, world.rail]).fire(request)).execution
 
@@ -216,3 +220,78 @@ def test_a_lookup_table_is_pinned_or_two_agree_on_it(stage):
     assert stage.fire(policy=swapped).state is AttemptState.VOIDED
     assert stage.fire(policy=swapped, tables=AgreedChain(chain, chain)).state is AttemptState.VOIDED
     assert stage.held("USDC") == 800 * 10**6
+
+
+SOL_SOLD, SOL_BOUGHT = 5 * 10**8, 66 * 10**7
+
+
+@pytest.fixture
+def sol_stage(tmp_path):
+    """Beside USDC and BONK it trades SOL, which session wallets hold as it is, and the taker wrapped."""
+    with World(tmp_path, seed=19) as world:
+        native = Account(str(TOKEN_PROGRAM), 10**9, bytes(44) + b"\x09\x01" + bytes(36))
+        world.chain.put(NATIVE_MINT, native)
+        stage = Stage(world, SOL)
+        wrapped = stage.account(stage.taker, "SOL")
+        payer = world.chain._payer.pubkey()
+        world.chain._execute(
+            [create_associated_account(payer, stage.taker, stage.mints["SOL"]), *wrap(payer, wrapped, 10**10)]
+        )
+        yield stage
+        assert check_ledger(world.guard.ledger).findings == ()
+
+
+def wrap(source, account, lamports):
+    return [
+        transfer(TransferParams(from_pubkey=source, to_pubkey=account, lamports=lamports)),
+        Instruction(TOKEN_PROGRAM, b"\x11", [AccountMeta(account, is_signer=False, is_writable=True)]),
+    ]
+
+
+def unwrap(stage):
+    account = stage.account(stage.session, "SOL")
+    metas = [AccountMeta(each, is_signer=each == stage.session, is_writable=True) for each in (account, stage.session)]
+    return Instruction(TOKEN_PROGRAM, b"\x09", [*metas, metas[1]])
+
+
+@pytest.mark.parametrize(("stolen", "state"), [(0, AttemptState.LANDED), (1, AttemptState.VOIDED)])
+def test_sol_is_wrapped_for_a_listed_program_and_the_rest_unwrapped(sol_stage, stolen, state):
+    stage, chain = sol_stage, sol_stage.world.chain
+    own = stage.account(stage.session, "SOL")
+    chain.give_lamports(stage.session, 10**9)
+    opened = create_associated_account(stage.session, stage.session, stage.mints["SOL"])
+    stage.before, stage.after = [opened, *wrap(stage.session, own, SOL_SOLD)], [unwrap(stage)]
+    stage.play(
+        stage.move("SOL", stage.session, stage.taker, SOL_SOLD - 1),
+        stage.move("BONK", stage.taker, stage.session, 74 * 10**6 - stolen),
+    )
+    before = chain.lamports(stage.session)
+    execution = stage.fire(sell="SOL", sell_amount=SOL_SOLD, min_received=74 * 10**6)
+    assert execution.state is state
+    if stolen:
+        assert "the chain would undo it" in last(execution)["detail"]
+    else:
+        fill = last(execution)["fill"]
+        assert (fill["sold"], fill["received"]) == (str(SOL_SOLD - 1), str(74 * 10**6))
+        assert before - chain.lamports(stage.session) == SOL_SOLD - 1 + int(fill["feeLamports"])
+        assert chain.lamports(own) == 0
+
+
+@pytest.mark.parametrize(("stolen", "state"), [(0, AttemptState.LANDED), (1, AttemptState.VOIDED)])
+def test_sol_that_a_listed_program_brings_is_unwrapped(sol_stage, stolen, state):
+    stage, chain = sol_stage, sol_stage.world.chain
+    stage.before = [create_associated_account(stage.session, stage.session, stage.mints["SOL"])]
+    stage.after = [unwrap(stage)]
+    stage.play(
+        stage.move("USDC", stage.session, stage.taker, SOLD),
+        stage.move("SOL", stage.taker, stage.session, SOL_BOUGHT - stolen),
+    )
+    before = chain.lamports(stage.session)
+    execution = stage.fire(buy="SOL", min_received=SOL_BOUGHT)
+    assert execution.state is state
+    if stolen:
+        assert "the chain would undo it" in last(execution)["detail"]
+    else:
+        fill = last(execution)["fill"]
+        assert (fill["sold"], fill["received"]) == (str(SOLD), str(SOL_BOUGHT))
+        assert chain.lamports(stage.session) - before == SOL_BOUGHT - int(fill["feeLamports"])

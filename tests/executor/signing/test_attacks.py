@@ -771,15 +771,15 @@ ATTACKS = {
         opaque(signers=[MAKER]),
         "cosigners beside a program that can't be decoded",
     ),
-    "SOL is wrapped beside a listed program": (
-        {**SELL_SOL, **LISTED},
-        opaque(more=[give(SESSION, own(WSOL), 1)]),
-        "wraps or unwraps SOL beside",
-    ),
-    "SOL is unwrapped beside a listed program": (
+    "a listed program is called after SOL was unwrapped": (
         {**BUY_SOL, **LISTED},
         opaque(more=[close(own(WSOL), SESSION.pubkey(), SESSION)]),
-        "wraps or unwraps SOL beside",
+        "can't be decoded, after unwrapping SOL",
+    ),
+    "more is wrapped than is sold, beside a listed program": (
+        {**SELL_SOL, **LISTED},
+        opaque(more=[give(SESSION, own(WSOL), SOL + 1)]),
+        "wraps 1000000001 lamports",
     ),
     "more leaves beside a listed program": (
         LISTED,
@@ -838,6 +838,18 @@ def test_a_listed_program_passes_with_what_the_floors_need():
     assert inspected.sold_max == scene.authorization.sell_amount
     assert inspected.received_min == 0
     assert inspected.lamports_max == 5_000
+
+
+@pytest.mark.parametrize("unwraps", [False, True])
+def test_sol_is_wrapped_before_a_listed_program_is_called_and_unwrapped_after(unwraps):
+    scene = Scene(**SELL_SOL, **LISTED)
+    wrap = [open_account(SESSION, SESSION, WSOL), give(SESSION, own(WSOL), SOL), sync(own(WSOL))]
+    unwrap = [close(own(WSOL), SESSION.pubkey(), SESSION)] if unwraps else []
+    trade = call(LISTED_PROGRAM, b"go", SESSION, own(WSOL), own(USDC))
+    inspected = scene.inspect(scene.build(*wrap, trade, *unwrap, scene.memo()))
+    assert (inspected.programs, inspected.wrapped_lamports) == ((str(LISTED_PROGRAM),), SOL)
+    assert inspected.unwrapped == (str(own(WSOL)) if unwraps else None)
+    assert inspected.rent_lamports == (0 if unwraps else RENT)
 
 
 @pytest.mark.parametrize(
