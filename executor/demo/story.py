@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -90,7 +89,7 @@ class Story:
         self._sum_up()
 
     def serve(self, bound: socket) -> None:
-        """Keep the console and the event stream up until interrupted."""
+        """Keep the console and the event stream up until SIGINT or SIGTERM."""
         world, say = self._world, self._console.print
         settings = Settings(
             wallet_address_streams=True,
@@ -103,8 +102,7 @@ class Story:
         say("\nThe console stays up; Ctrl-C ends it.")
         say(f"Open {url} and sign in with this token, good for an hour:\n  {token}")
         say(f"The event stream:\n  curl -N '{url}api/agents/stream?walletAddress={world.wallet}&from=start'")
-        with suppress(KeyboardInterrupt):
-            serve(create_app(world.awaited, settings), bound)
+        serve(create_app(world.awaited, settings), bound)
 
     def _activate(self, title: str, *, show: bool = False) -> None:
         signed = self._world.sign_permit()

@@ -6,7 +6,6 @@ import argparse
 import random
 import secrets
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -95,10 +94,10 @@ def _serve(arguments: argparse.Namespace) -> int:
         ticks = read_recording(arguments.replay)
     feed = played(ticks, hub.publish, speed=arguments.speed)
     app = app_of(hub, feed, trusted_proxies=() if settings is None else settings.trusted_proxies)
-    with bind(arguments.host, arguments.port) as bound, suppress(KeyboardInterrupt):
+    with bind(arguments.host, arguments.port) as bound:
         host, port = bound.getsockname()[:2]
-        print(f"listening on ws://{f'[{host}]' if ':' in host else host}:{port}/v1/stream", flush=True)
-        server_of(app).run(sockets=[bound])
+        url = f"ws://{f'[{host}]' if ':' in host else host}:{port}/v1/stream"
+        server_of(app, started=lambda: print(f"listening on {url}", flush=True)).run(sockets=[bound])
     return 0
 
 

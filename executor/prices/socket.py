@@ -24,6 +24,7 @@ from websockets.protocol import State
 from executor.prices.hub import AuthenticationUnavailable, Refusal
 from executor.prices.protocol import MESSAGES_AT_ONCE, CloseCode
 from executor.service.rates import client_of
+from executor.service.server import StoppableServer
 from permits.canonical import INPUT_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -240,19 +241,18 @@ def app_of(
     return Starlette(routes=routes(hub, trusted_proxies), lifespan=lambda _app: running(hub, *feeds))
 
 
-def server_of(app: Starlette) -> uvicorn.Server:
-    """Return a server for `app`. It logs no requests: their query may hold a key."""
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            proxy_headers=False,  # it would believe whoever calls from this host
-            server_header=False,
-            timeout_graceful_shutdown=int(CLOSE_S_MAX),
-            **WEBSOCKET,
-        )
+def server_of(app: Starlette, started: Callable[[], None] | None = None) -> StoppableServer:
+    """Return a server for `app`, which calls `started` when it listens. It logs no requests: they may hold a key."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,  # it would believe whoever calls from this host
+        server_header=False,
+        timeout_graceful_shutdown=int(CLOSE_S_MAX),
+        **WEBSOCKET,
     )
+    return StoppableServer(config, started)
 
 
 def _credential(scope: Scope) -> str | None:

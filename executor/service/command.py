@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-from contextlib import AsyncExitStack, ExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -29,6 +28,7 @@ from permits.canonical import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from socket import socket
 
     from executor.prices.recorded import RecordedPrices
     from executor.service.settings import Settings
@@ -64,28 +64,24 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     ledger = settings.ledger
     if ledger is None:
         raise Unusable("`ledger` must be set")
-    with ExitStack() as closing, suppress(KeyboardInterrupt):
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # else uvicorn ends the process, and all stays open
-        bound = closing.enter_context(bind(settings.host, settings.port))
-        guard = _guard(settings, ledger, opened)
-        awaited = AsyncGuard(guard)
-        closing.callback(lambda: asyncio.run(awaited.close()))
-        vault = None if opened.master_key is None else SessionVault(guard, opened.master_key)
-        stream = opened.price_stream
-        app = create_app(awaited, settings, vault=vault, prices=() if stream is None else stream.routes)
-        address, port = bound.getsockname()[:2]
-        url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
 
-        async def main() -> None:
-            async with AsyncExitStack() as beside:
-                if "://" not in ledger:  # no other process can halt what is in a file that this one holds
-                    await beside.enter_async_context(OperatorSocket(operator_socket_path(Path(ledger)), awaited))
-                if stream is not None:
-                    await beside.enter_async_context(stream.running())
-                say(f"listening on {url}")
-                await serving(app, bound, **({} if stream is None else stream.websocket))
+    async def main(bound: socket) -> None:
+        async with AsyncExitStack() as beside:
+            guard = await beside.enter_async_context(AsyncGuard(_guard(settings, ledger, opened)))
+            if "://" not in ledger:  # no other process can halt what is in a file that this one holds
+                await beside.enter_async_context(OperatorSocket(operator_socket_path(Path(ledger)), guard))
+            stream = opened.price_stream
+            if stream is not None:
+                await beside.enter_async_context(stream.running())
+            vault = None if opened.master_key is None else SessionVault(guard.guard, opened.master_key)
+            app = create_app(guard, settings, vault=vault, prices=() if stream is None else stream.routes)
+            address, port = bound.getsockname()[:2]
+            url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
+            websocket = {} if stream is None else stream.websocket
+            await serving(app, bound, started=lambda: say(f"listening on {url}"), **websocket)
 
-        asyncio.run(main())
+    with bind(settings.host, settings.port) as bound:
+        asyncio.run(main(bound))
 
 
 def check(settings: Settings) -> Iterator[str]:

@@ -1,12 +1,17 @@
 """Runs the application with uvicorn, and adds what uvicorn lacks.
 
 Its streams end when it is asked to stop: uvicorn alone waits for them for ever. A connection on which no head of a
-request is complete in time is cut off: uvicorn alone waits for that for ever, too.
+request is complete in time is cut off: uvicorn alone waits for that for ever, too. A signal stops it, and no more than
+that.
 """
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import socket
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import h11
@@ -17,13 +22,13 @@ from executor.service.chunks import WRITE_CHUNK
 from executor.service.fences import HEAD_BYTES_MAX
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import Callable, Iterator
 
     from starlette.applications import Starlette
 
     from executor.service.settings import Settings
 
-__all__ = ["bind", "serve", "serving"]
+__all__ = ["StoppableServer", "bind", "serve", "serving"]
 
 BACKLOG: Final = 2_048
 GRACE_S: Final = 10
@@ -112,23 +117,64 @@ class _Deadlined(H11Protocol):
             self._deadline = None
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, app: Starlette, **websocket: Any) -> None:  # noqa: ANN401 - uvicorn's options
+class StoppableServer(uvicorn.Server):
+    """uvicorn's server, which SIGTERM or SIGINT stops; then `serve` returns, and its caller closes what else is open.
+
+    uvicorn raises the signal again once it has stopped. To close anything then takes a handler that raises, and what
+    raises anywhere may do so where a lock was just taken, which is never given back.
+    """
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None] | None = None) -> None:
+        """Serve as `config` says; `started` is called once, when it listens and a signal would stop it."""
+        super().__init__(config)
+        self._tell_started = started
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Have the event loop stop the server, between two of its steps. Off the main thread, nobody is told."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        for each in STOPPING:
+            loop.add_signal_handler(each, self.handle_exit, each, None)
+        try:
+            yield
+        finally:
+            for each in STOPPING:
+                loop.remove_signal_handler(each)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        if self.started and self._tell_started is not None:
+            self._tell_started()
+
+
+STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class _Server(StoppableServer):
+    def __init__(
+        self,
+        app: Starlette,
+        started: Callable[[], None] | None = None,
+        **websocket: Any,  # noqa: ANN401 - uvicorn's options
+    ) -> None:
         settings = cast("Settings", app.state.settings)
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=type("Deadlined", (_Deadlined,), {"header_deadline_s": settings.header_deadline_s}),
-                log_level="warning",
-                access_log=False,  # it would write tickets down
-                proxy_headers=False,  # it would believe whoever calls from this host: see `trusted_proxies`
-                server_header=False,
-                h11_max_incomplete_event_size=HEAD_BYTES_MAX,
-                limit_concurrency=settings.connections_max,
-                timeout_graceful_shutdown=GRACE_S,
-                **websocket,
-            )
+        config = uvicorn.Config(
+            app,
+            http=type("Deadlined", (_Deadlined,), {"header_deadline_s": settings.header_deadline_s}),
+            log_level="warning",
+            access_log=False,  # it would write tickets down
+            proxy_headers=False,  # it would believe whoever calls from this host: see `trusted_proxies`
+            server_header=False,
+            h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+            limit_concurrency=settings.connections_max,
+            timeout_graceful_shutdown=GRACE_S,
+            **websocket,
         )
+        super().__init__(config, started)
         self._app = app
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -137,13 +183,19 @@ class _Server(uvicorn.Server):
 
 
 def serve(app: Starlette, bound: socket.socket, **websocket: Any) -> None:  # noqa: ANN401 - uvicorn's options
-    """Serve `app`, made by `create_app`, on a socket from `bind`, until SIGINT or SIGTERM.
+    """Serve `app`, made by `create_app`, on a socket from `bind`, until SIGTERM or SIGINT.
 
     With a price stream, `websocket` must be `executor.prices.socket.WEBSOCKET`.
     """
-    _Server(app, **websocket).run(sockets=[bound])
+    asyncio.run(serving(app, bound, **websocket))
 
 
-async def serving(app: Starlette, bound: socket.socket, **websocket: Any) -> None:  # noqa: ANN401 - uvicorn's options
-    """Serve as `serve` does, on the running event loop; then raise KeyboardInterrupt, or what the signal does."""
-    await _Server(app, **websocket).serve(sockets=[bound])
+async def serving(
+    app: Starlette,
+    bound: socket.socket,
+    *,
+    started: Callable[[], None] | None = None,
+    **websocket: Any,  # noqa: ANN401 - uvicorn's options
+) -> None:
+    """Serve as `serve` does, on the running event loop; `started` is called when it listens and would stop."""
+    await _Server(app, started, **websocket).serve(sockets=[bound])

@@ -176,7 +176,7 @@ def test_heartbeats_are_comments(setup, url, monkeypatch):
 
 
 def test_stopping_the_server_ends_open_streams(tmp_path):
-    """SIGTERM with a stream open ends the process: uvicorn alone would wait for ever."""
+    """SIGTERM with a stream open: uvicorn alone would wait for ever, and then end the process."""
     script = (
         "import sys; from pathlib import Path\n"
         "from executor import FixedPrices, Guard, KnownAssets, SealKeys; from executor.guard import AsyncGuard\n"
@@ -185,6 +185,7 @@ def test_stopping_the_server_ends_open_streams(tmp_path):
         "                   prices=FixedPrices(), assets=KnownAssets([]))\n"
         "bound = bind('127.0.0.1', 0); print(bound.getsockname()[1], flush=True)\n"
         "serve(create_app(AsyncGuard(guard), Settings(wallet_address_streams=True)), bound)\n"
+        "guard.close(); print('closed')\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "ledger.db")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -195,7 +196,8 @@ def test_stopping_the_server_ends_open_streams(tmp_path):
             assert next(lines).startswith("id: ")
             process.send_signal(signal.SIGTERM)
             assert [line for line in lines if line and not line.startswith("retry")] == []
-        assert process.wait(60) == -signal.SIGTERM
+        assert process.stdout.read() == "closed\n"
+        assert process.wait(60) == 0
 
 
 def test_a_taken_port_is_an_error():
