@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 
+from executor.prices import socket as sockets
 from executor.prices.hub import Hub, Subject, framed
 from executor.prices.protocol import TIERS, Tick
 from executor.prices.socket import WEBSOCKET, app_of, server_of
@@ -146,7 +147,10 @@ async def fanned_out():
 
 
 async def conforming():
-    """Run the Autobahn cases against an endpoint that says everything back, in the stream's own sockets."""
+    """Run the Autobahn cases against an endpoint that says everything back, in the stream's own sockets.
+
+    Only their bounds are other ones: the cases' messages are larger, and in more pieces, than a stream's may be.
+    """
     import kosoku  # noqa: PLC0415 - of the extra `bench`
     import uvicorn  # noqa: PLC0415
 
@@ -156,6 +160,7 @@ async def conforming():
         while (message := await receive())["type"] == "websocket.receive":
             await send({**message, "type": "websocket.send"})
 
+    sockets.FRAGMENTS_MAX = 2**20
     config = uvicorn.Config(echo, log_level="critical", lifespan="off", **{**WEBSOCKET, "ws_max_size": 2**24 + 2**20})
     server = uvicorn.Server(config)
     with bind("127.0.0.1", 0) as bound:
