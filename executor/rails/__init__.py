@@ -1,6 +1,7 @@
 """Rails: where an authorized trade is turned into a transaction and sent; and the chain that says what became of it."""
 
 from executor.rails.chain import (
+    ACCOUNTS_MAX,
     Account,
     Balances,
     Block,
@@ -16,6 +17,7 @@ from executor.rails.chain import (
 from executor.rails.rail import Rail, SendingRail
 
 __all__ = [
+    "ACCOUNTS_MAX",
     "Account",
     "Balances",
     "Block",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
+    "ACCOUNTS_MAX",
     "BLOCKHASH_BLOCKS",
     "Account",
     "Balances",
@@ -30,6 +31,9 @@ __all__ = [
 
 BLOCKHASH_BLOCKS: Final = 150
 """How many blocks the chain takes a blockhash for, after its own."""
+
+ACCOUNTS_MAX: Final = 100
+"""How many accounts a chain is asked for at once: nodes answer for no more, and more requests aren't of one moment."""
 
 SLOTS_A_BLOCK_MAX: Final = 2
 """How many slots a block takes at most, over any stretch of the chain; by far more than half of all slots have one."""
@@ -145,7 +149,10 @@ class Chain(Protocol):
         """Return the newest finalized block."""
 
     async def accounts(self, addresses: Sequence[str], *, finalized: bool = False) -> Sequence[Account | None]:
-        """Return what lies at each of at most 100 addresses, all of one moment, in their order; None: nothing."""
+        """Return what lies at each address, all of one moment, in their order; None: nothing.
+
+        Raises ValueError for more than `ACCOUNTS_MAX` addresses.
+        """
 
     async def holdings(self, owner: str, *, finalized: bool = False) -> Sequence[Holding]:
         """Return every token account of `owner`, of the SPL Token and Token-2022 programs, empty ones too."""

@@ -27,6 +27,7 @@ from executor.errors import ChainError
 from executor.rails.accounts import holding, table, table_bytes, token_balance
 from executor.rails.answers import error_text
 from executor.rails.chain import (
+    ACCOUNTS_MAX,
     BLOCKHASH_BLOCKS,
     Account,
     Balances,
@@ -89,6 +90,8 @@ class LocalChain:
     async def accounts(self, addresses: Sequence[str], *, finalized: bool = False) -> Sequence[Account | None]:
         """Return what lies at each address; here, everything is finalized."""
         del finalized
+        if len(addresses) > ACCOUNTS_MAX:
+            raise ValueError(f"{len(addresses)} accounts can't be asked for at once, only {ACCOUNTS_MAX}")
         return [self._account(Pubkey.from_string(address)) for address in addresses]
 
     async def holdings(self, owner: str, *, finalized: bool = False) -> Sequence[Holding]:

@@ -30,7 +30,7 @@ from executor.rails.answers import (
     WithContext,
     error_text,
 )
-from executor.rails.chain import BLOCKHASH_BLOCKS, Block, Blockhash, Pending, Simulation
+from executor.rails.chain import ACCOUNTS_MAX, BLOCKHASH_BLOCKS, Block, Blockhash, Pending, Simulation
 from executor.rails.jsonrpc import Declined, JsonRpc, Unanswered
 from executor.solana import TOKEN_2022_PROGRAM, TOKEN_PROGRAM
 
@@ -47,8 +47,6 @@ TIMEOUT_S: Final = 10.0
 PAUSES_S: Final = (0.25, 0.5, 1.0)
 """Four tries, each after a longer pause: long enough for a node that lags by a few slots, short for one that fires."""
 
-ACCOUNTS_MAX: Final = 100
-"""What nodes answer at once."""
 
 UNFINALIZED_BLOCKS_MAX: Final = 150
 """How far the newest block may be ahead of the newest finalized one: about 32 by the protocol, more in bad times."""

@@ -6,7 +6,6 @@ sums are held against the authorization and the policy at the end.
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -25,7 +24,7 @@ from executor.signing.programs import (
     Sync,
     TokenTransfer,
 )
-from executor.signing.tokens import TRANSFER_HOOK, read_mint, read_token_account
+from executor.signing.tokens import TRANSFER_HOOK, is_free, read_mint, read_token_account
 from executor.solana import SYSTEM_PROGRAM, TOKEN_PROGRAM
 
 if TYPE_CHECKING:
@@ -108,17 +107,12 @@ class Book:
         self._memos: list[bytes] = []
         self._budget: dict[int, int] = {}
         self._opened: set[Pubkey] = set()
-        self._rent_lamports: Counter[Pubkey] = Counter()
+        self.rents: dict[Pubkey, int] = {}
         self.opaque: list[Opaque] = []
         self.left = 0
         self.received = 0
         self.wrapped_lamports = 0
         self.unwraps = False
-
-    @property
-    def rent_lamports(self) -> int:
-        """What new accounts cost the session wallet for good: unwrapping gives back what its account cost."""
-        return self._rent_lamports.total()
 
     def take(self, instruction: Decoded) -> None:
         """Enter one instruction, or refuse it."""
@@ -165,9 +159,10 @@ class Book:
 
     def check_costs(self) -> None:
         """Hold what new accounts cost, and what is wrapped, against what they may."""
-        if self.rent_lamports > self._policy.rent_lamports_max:
+        rent_lamports = sum(self.rents.values())
+        if rent_lamports > self._policy.rent_lamports_max:
             raise TransactionRefused(
-                f"its new accounts cost {self.rent_lamports} lamports, more than {self._policy.rent_lamports_max}"
+                f"its new accounts cost {rent_lamports} lamports, more than {self._policy.rent_lamports_max}"
             )
         if self.wrapped_lamports > self._authorization.sell_amount:
             raise TransactionRefused(
@@ -286,7 +281,7 @@ class Book:
             genuine = (account, self._trade.session, asset.mint, asset.token_program)
             if (opening.account, opening.owner, str(opening.mint), str(opening.token_program)) == genuine:
                 size = RENT_OVERHEAD_BYTES + mint.account_bytes(asset.token_program)
-                self._rent_lamports[account] += size * self._facts.rent_lamports_per_byte
+                self.rents[account] = size * self._facts.rent_lamports_per_byte
                 return
         raise TransactionRefused(f"it opens the account {opening.account} at the session wallet's expense")
 
@@ -300,7 +295,7 @@ class Book:
         if closing.authority != self._trade.session or closing.destination != self._trade.session:
             raise TransactionRefused(f"it unwraps the session wallet's SOL to {closing.destination}")
         self._check_still_open(closing.account)
-        del self._rent_lamports[closing.account]
+        self.rents.pop(closing.account, None)
         self.unwraps = True
 
     def _call(self, call: Opaque) -> None:
@@ -324,7 +319,7 @@ class Book:
 
     def _check_account(self, asset: Asset, address: Pubkey) -> None:
         account = self._read(address)
-        if account is None:
+        if account is None or is_free(account):
             if address not in self._opened:
                 raise TransactionRefused(f"the session wallet has no account of {asset.symbol}, and it opens none")
             return

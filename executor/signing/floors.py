@@ -30,6 +30,7 @@ All of this is computed from values; whoever calls has read the chain.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from solders.instruction import CompiledInstruction
@@ -41,9 +42,9 @@ from solders.token.associated import get_associated_token_address
 from solders.transaction import VersionedTransaction
 
 from executor.errors import TransactionRefused
+from executor.signing.tokens import is_free
 from executor.solana import (
     MINT_BYTES,
-    SYSTEM_PROGRAM,
     TOKEN_2022_PROGRAM,
     TOKEN_PROGRAM,
     remove_close_authority,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TokenFloor",
     "floor_instructions",
+    "fullest",
     "lamport_floor",
     "mints_of",
     "named_accounts",
@@ -132,6 +134,29 @@ def named_accounts(message: Message | MessageV0, tables: Mapping[str, Sequence[s
     return [str(key) for key in _keys(message, tables).all()]
 
 
+def fullest(
+    session_pubkey: str, finalized: Mapping[str, Account | None], confirmed: Mapping[str, Account | None]
+) -> dict[str, Account | None]:
+    """Return of each account in `finalized` the reading by which the session wallet has more.
+
+    What has come in the last seconds isn't final yet, and what has gone may come back: no floor falls short of either.
+    """
+    session = Pubkey.from_string(session_pubkey)
+
+    def worth(address: str, account: Account | None) -> tuple[int, int]:
+        if account is None:
+            return -1, 0
+        if address == session_pubkey:
+            return account.lamports, 0
+        held = _held_by(session, account)
+        return (-1, 0) if held is None else (held.units, account.lamports)
+
+    return {
+        address: max(account, confirmed.get(address), key=partial(worth, address))
+        for address, account in finalized.items()
+    }
+
+
 def mints_of(session_pubkey: str, accounts: Mapping[str, Account | None]) -> set[str]:
     """Return the mints of those of `accounts` that are token accounts of the session wallet."""
     session = Pubkey.from_string(session_pubkey)
@@ -158,10 +183,12 @@ def token_floors(
         tables: the content of each lookup table that it names.
         authorization: what was allowed.
         inspected: what its decoded instructions do.
-        accounts: what lies at each of `named_accounts`, and at each of `mints_of` them; None where nothing does.
+        accounts: what lies at each of `named_accounts`, as `fullest` says, and at each of `mints_of` them; None where
+            nothing does.
 
     Raises:
-        TransactionRefused: the bought token can't come by it; the wallet holds less than is for sale; a mint is none.
+        TransactionRefused: one of the two tokens can't move by it; the wallet holds less than is for sale; a mint is
+            none.
 
     """
     keys = _keys(message, tables)
@@ -175,7 +202,7 @@ def token_floors(
     for key in keys.writable():
         address = str(key)
         account = accounts[address]
-        held = openable.get(key) if _is_free(account) else _held_by(session, account)
+        held = openable.get(key) if is_free(account) else _held_by(session, account)
         if held is None or address == inspected.unwrapped:
             continue
         units = held.units
@@ -187,26 +214,29 @@ def token_floors(
             raise TransactionRefused(f"the session wallet's account {key} would have to hold {units} base units")
         decimals = _decimals(held.mint, held.token_program, accounts[str(held.mint)])
         floors[address] = TokenFloor(key, held.mint, held.token_program, decimals, units)
-    if inspected.buying not in {*floors, inspected.unwrapped}:
-        raise TransactionRefused(f"it can't bring {authorization.buy.symbol} into the session wallet's account")
+    for address, asset in ((inspected.selling, authorization.sell), (inspected.buying, authorization.buy)):
+        if address not in {*floors, inspected.unwrapped}:
+            raise TransactionRefused(f"it can't write the session wallet's account of {asset.symbol}")
     return list(floors.values())
 
 
 def lamport_floor(authorization: Authorization, inspected: Inspected, accounts: Mapping[str, Account | None]) -> int:
     """Return the lamports that the session wallet must keep: what it has, less fees, rent, and what it wraps.
 
-    If the transaction unwraps SOL, all that lies in that account, and is wrapped into it, comes back, less what is sold
-    of it and with what is bought. Arguments as for `token_floors`.
+    Rent is paid for accounts that aren't there yet, less what lies at their addresses. If the transaction unwraps SOL,
+    all that lies in that account, and is wrapped into it, comes back, less what is sold of it and with what is bought.
+    Arguments as for `token_floors`.
     """
 
     def lamports(address: str) -> int:
         account = accounts[address]
         return 0 if account is None else account.lamports
 
-    floor = lamports(authorization.session_pubkey) - inspected.lamports_max
+    rents = [max(0, rent - lamports(each)) for each, rent in inspected.rents.items() if is_free(accounts[each])]
+    floor = lamports(authorization.session_pubkey) - inspected.fee_lamports - sum(rents)
     if inspected.unwrapped is None:
-        return floor
-    floor += inspected.wrapped_lamports + lamports(inspected.unwrapped)
+        return floor - inspected.wrapped_lamports
+    floor += lamports(inspected.unwrapped)
     if inspected.unwrapped == inspected.selling:
         return floor - authorization.sell_amount
     return floor + authorization.min_received
@@ -347,11 +377,6 @@ def _keys(message: Message | MessageV0, tables: Mapping[str, Sequence[str]]) -> 
     if len(set(keys.all())) != len(keys.all()):
         raise TransactionRefused("it names an account twice")
     return keys
-
-
-def _is_free(account: Account | None) -> bool:
-    """Tell whether an associated account could still be opened there."""
-    return account is None or (account.owner == str(SYSTEM_PROGRAM) and not account.data)
 
 
 def _held_by(session: Pubkey, account: Account | None) -> _Holding | None:

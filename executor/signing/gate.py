@@ -13,10 +13,12 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from executor.errors import IllegalTransition, TransactionRefused, VaultError
+from executor.rails import ACCOUNTS_MAX
 from executor.reasons import Reason
 from executor.signing.book import Facts
 from executor.signing.floors import (
     floor_instructions,
+    fullest,
     lamport_floor,
     mints_of,
     named_accounts,
@@ -122,7 +124,7 @@ class SigningGate:
             checked = proposal.wire
             if inspected.programs:
                 alone_since = await self._guard.head_seq(authorization.wallet)  # before what it holds is read
-                checked = await self._floored(proposal.message, tables, authorization, inspected)
+                checked = await self._floored(proposal.message, tables, authorization, inspected, facts)
         except TransactionRefused as error:
             await self._guard.check(authorization)  # nobody voids by an authorization that they weren't given
             await self._guard.void(
@@ -182,13 +184,15 @@ class SigningGate:
         tables: Mapping[str, Sequence[str]],
         authorization: Authorization,
         inspected: Inspected,
+        facts: Facts,
     ) -> bytes:
         """Return the transaction with final instructions by which the chain itself keeps what isn't for sale.
 
         It is simulated too: that is no bound, but saves the fee of one that would be undone.
         """
         session = authorization.session_pubkey
-        accounts = await self._accounts(named_accounts(message, tables), finalized=True)
+        finalized = await self._accounts(named_accounts(message, tables), finalized=True)
+        accounts = fullest(session, finalized, facts.accounts)
         mints = mints_of(session, accounts) | {authorization.sell.mint, authorization.buy.mint}
         accounts |= await self._accounts(mints - accounts.keys(), finalized=True)
         floors = token_floors(message, tables, authorization, inspected, accounts)
@@ -202,6 +206,8 @@ class SigningGate:
 
     async def _accounts(self, addresses: Iterable[str], *, finalized: bool = False) -> dict[str, Account | None]:
         asked = sorted(addresses)
+        if len(asked) > ACCOUNTS_MAX:
+            raise TransactionRefused(f"{len(asked)} accounts would have to be read for it, more than {ACCOUNTS_MAX}")
         found = await self._chain.accounts(asked, finalized=finalized) if asked else []
         return dict(zip(asked, found, strict=True))
 

@@ -25,6 +25,7 @@ from executor.signing.book import Book, Trade
 from executor.signing.programs import AccountClosing, Opaque, TokenTransfer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
 
     from executor.authorization import Authorization
@@ -52,8 +53,9 @@ class Inspected(NamedTuple):
     """What decoded transfers bring of the bought token, net of its fees, base units."""
     fee_lamports: int
     """For the signatures, and for priority."""
-    rent_lamports: int
-    """For accounts that it opens for the session wallet, and leaves open."""
+    rents: Mapping[str, int]
+    """What the accounts cost that it opens for the session wallet and leaves open, lamports by base58 address. One that
+    is there already costs nothing."""
     wrapped_lamports: int
     """What it moves from the session wallet into the wallet's own account of wrapped SOL."""
     unwrapped: str | None
@@ -62,7 +64,7 @@ class Inspected(NamedTuple):
     @property
     def lamports_max(self) -> int:
         """The most that leaves the session wallet itself, lamports."""
-        return self.fee_lamports + self.rent_lamports + self.wrapped_lamports
+        return self.fee_lamports + sum(self.rents.values()) + self.wrapped_lamports
 
 
 def needs(resolved: Resolved, authorization: Authorization) -> frozenset[str]:
@@ -122,7 +124,7 @@ def inspect(
         authorization.sell_amount if book.opaque else book.left,
         book.received,
         fee_lamports,
-        book.rent_lamports,
+        {str(account): lamports for account, lamports in book.rents.items()},
         book.wrapped_lamports,
         str(trade.wrapped) if book.unwraps else None,
     )

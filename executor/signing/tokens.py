@@ -27,13 +27,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from executor.errors import TransactionRefused
-from executor.solana import MINT_BYTES, TOKEN_2022_PROGRAM, TOKEN_PROGRAM
+from executor.solana import MINT_BYTES, SYSTEM_PROGRAM, TOKEN_2022_PROGRAM, TOKEN_PROGRAM
 
 if TYPE_CHECKING:
     from executor.rails import Account
 
-__all__ = ["TRANSFER_HOOK", "Fee", "Mint", "TokenAccount", "read_mint", "read_token_account"]
+__all__ = ["TRANSFER_HOOK", "Fee", "Mint", "TokenAccount", "is_free", "read_mint", "read_token_account"]
 
+SYSTEM: Final = str(SYSTEM_PROGRAM)
 TOKEN: Final = str(TOKEN_PROGRAM)
 TOKEN_2022: Final = str(TOKEN_2022_PROGRAM)
 
@@ -161,6 +162,11 @@ def read_mint(address: str, account: Account | None, *, listed: bool) -> Mint:
     if max(older.basis_points, newer.basis_points) > BASIS_POINTS:
         raise TransactionRefused(f"the mint {address} is malformed")
     return Mint(data[44], frozenset(extensions), older, newer)
+
+
+def is_free(account: Account | None) -> bool:
+    """Tell whether a token account can still be opened where `account` lies; lamports that lie there don't hinder."""
+    return account is None or (account.owner == SYSTEM and not account.data)
 
 
 def read_token_account(account: Account | None) -> TokenAccount | None:

@@ -204,6 +204,38 @@ def test_what_another_trade_brings_meanwhile_is_not_the_programs_to_take(stage):
     assert stage.held("USDC") == 1_100 * 10**6
 
 
+def test_what_is_not_final_yet_has_a_floor(stage):
+    """The newest state alone has the sold account, and the program takes all of it without naming its mint."""
+    sold, thief = stage.account(stage.session, "USDC"), stage.account(stage.taker, "USDC")
+    metas = [AccountMeta(each, is_signer=False, is_writable=True) for each in (sold, thief)]
+    owner = AccountMeta(stage.session, is_signer=True, is_writable=False)
+    take_all = Instruction(TOKEN_PROGRAM, b"\x03" + (1_000 * 10**6).to_bytes(8, "little"), [*metas, owner])
+    named = [each for each in stage.named() if each != stage.mints["USDC"]]
+    stage.named = lambda: named
+    stage.play(take_all, stage.move("BONK", stage.taker, stage.session, BOUGHT))
+
+    async def accounts(addresses, *, finalized=False):
+        found = await stage.world.chain.accounts(addresses)
+        return [None if finalized and each == str(sold) else held for each, held in zip(addresses, found, strict=True)]
+
+    execution = stage.fire(chain=Proxy(stage.world.chain, accounts=accounts))
+    assert "the chain would undo it" in last(execution)["detail"]
+    assert stage.held("USDC") == 1_000 * 10**6
+
+
+def test_more_accounts_than_can_be_read_at_once_are_refused(stage):
+    stage.play_fair()
+    chain = stage.world.chain
+    more = [chain.new_keypair().pubkey() for _ in range(110)]
+    table = Pubkey.from_string(chain.make_table(map(str, more)))
+    stage.tables = [AddressLookupTableAccount(table, more)]
+    named = [*stage.named(), *more]
+    stage.named = lambda: named
+    execution = stage.fire(tables=AgreedChain(chain, chain))
+    assert execution.state is AttemptState.VOIDED
+    assert "accounts would have to be read for it, more than 100" in last(execution)["detail"]
+
+
 def test_a_lookup_table_is_pinned_or_two_agree_on_it(stage):
     stage.play_fair()
     chain = stage.world.chain

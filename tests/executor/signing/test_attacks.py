@@ -273,6 +273,11 @@ def without(token, *instructions):
     return make
 
 
+def lamports_ahead(scene):
+    scene.put(own(JTO), SYSTEM_PROGRAM, b"", lamports=900_000)
+    return scene.build(*scene.swap())
+
+
 def mint_data(token, data, program=TOKEN_PROGRAM):
     def make(scene):
         scene.put(mint_of(token), program, data)
@@ -572,12 +577,13 @@ ATTACKS = {
         ),
         "other programs than the genuine ones",
     ),
-    "three new accounts": (
-        {},
-        swap_and(*(open_account(SESSION, SESSION, JTO) for _ in range(3))),
-        f"cost {3 * RENT} lamports, more than 5000000",
+    "new accounts that cost too much": (
+        {"policy": Policy(rent_lamports_max=2 * RENT - 1)},
+        swap_and(*(open_account(SESSION, SESSION, each) for each in (USDC, JTO))),
+        f"cost {2 * RENT} lamports, more than {2 * RENT - 1}",
     ),
-    "the account isn't there and isn't opened": ({}, without(JTO), "no account of JTO"),
+    "the account isn't there and isn't opened": ({}, without(JTO), "no account of JTO, and it opens none"),
+    "only lamports are where the account would be": ({}, lamports_ahead, "no account of JTO, and it opens none"),
     "there is nothing to sell from": ({}, without(USDC), "no account of USDC"),
     # --- the state of the wallet's accounts
     "the account was given to somebody": ({}, account_as(JTO, held_by=MAKER.pubkey()), "was given to somebody else"),
@@ -849,7 +855,7 @@ def test_sol_is_wrapped_before_a_listed_program_is_called_and_unwrapped_after(un
     inspected = scene.inspect(scene.build(*wrap, trade, *unwrap, scene.memo()))
     assert (inspected.programs, inspected.wrapped_lamports) == ((str(LISTED_PROGRAM),), SOL)
     assert inspected.unwrapped == (str(own(WSOL)) if unwraps else None)
-    assert inspected.rent_lamports == (0 if unwraps else RENT)
+    assert inspected.rents == ({} if unwraps else {str(own(WSOL)): RENT})
 
 
 @pytest.mark.parametrize(

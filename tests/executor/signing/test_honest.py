@@ -4,6 +4,7 @@ import pytest
 from solders.address_lookup_table_account import AddressLookupTableAccount
 
 from executor.signing import Policy
+from executor.solana import SYSTEM_PROGRAM
 from tests.executor.signing.scene import (
     FEE,
     FRIEND,
@@ -50,6 +51,12 @@ def by_table(scene, *instructions):
 def without_account(scene, token, *instructions, **how):
     scene.remove(ata(SESSION, token))
     return scene.build(*instructions, **how)
+
+
+def lamports_ahead(scene):
+    """Open an account where a stranger has sent lamports."""
+    scene.put(ata(SESSION, JTO), SYSTEM_PROGRAM, b"", lamports=900_000)
+    return scene.build(open_account(SESSION, SESSION, JTO), *scene.swap())
 
 
 def unsynced(scene):
@@ -152,6 +159,7 @@ SHAPES = {
     ),
     "wrapped SOL is sold": (SELL_SOL, lambda s: s.build(*s.swap()), (-10_000, -SOL, 100 * 10**6)),
     "lamports are counted before": (SELL_SOL, unsynced, (-10_000, 0, 100 * 10**6)),
+    "lamports lie where the account is opened": ({}, lamports_ahead, (-10_000 - RENT + 900_000, -(10**8), 40 * 10**9)),
     "SOL is bought": (BUY_SOL, lambda s: s.build(*s.swap()), (-10_000, -100 * 10**6, SOL)),
     "SOL is bought and unwrapped": (
         BUY_SOL,
@@ -262,7 +270,7 @@ def test_what_it_costs_is_told():
     inspected = scene.inspect(
         scene.build(budget(2, 300_000), budget(3, 1_000_001), open_account(SESSION, SESSION, JTO), *scene.swap())
     )
-    assert (inspected.fee_lamports, inspected.rent_lamports) == (10_000 + 300_001, RENT)
+    assert (inspected.fee_lamports, inspected.rents) == (10_000 + 300_001, {str(ata(SESSION, JTO)): RENT})
     assert inspected.lamports_max == 10_000 + 300_001 + RENT
     assert (inspected.sold_max, inspected.received_min) == (100 * 10**6, 40 * 10**9)
     assert (inspected.selling, inspected.buying) == (str(ata(SESSION, USDC)), str(ata(SESSION, JTO)))
