@@ -23,6 +23,7 @@ from executor.service.fences import HEAD_BYTES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
     from starlette.applications import Starlette
 
@@ -136,19 +137,36 @@ class StoppableServer(uvicorn.Server):
             yield
             return
         loop = asyncio.get_running_loop()
+        before = {each: signal.getsignal(each) for each in STOPPING}
         for each in STOPPING:
             loop.add_signal_handler(each, self.handle_exit, each, None)
         try:
             yield
         finally:
-            for each in STOPPING:
+            for each, handler in before.items():
                 loop.remove_signal_handler(each)
+                signal.signal(each, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop, and wait for what is under way; at the second signal, cut it off."""
+        del sig, frame
+        if self.should_exit:
+            self.force_exit = True
+            for each in list(self.server_state.connections):
+                each.transport.abort()
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
         await super().startup(sockets)
-        if self.started and self._tell_started is not None:
+        if self._tell_started is not None:
             self._tell_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop to listen, and end the application, which uvicorn leaves as it is if it doesn't wait."""
+        await super().shutdown(sockets)
+        if self.force_exit:
+            await self.lifespan.shutdown()
 
 
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT)

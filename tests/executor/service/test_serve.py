@@ -1,13 +1,17 @@
 """`executor serve`, as a process of its own."""
 
+import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 
 import httpx
 import pytest
+import uvicorn
+from starlette.applications import Starlette
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -15,6 +19,7 @@ from executor.cli import main
 from executor.ledger import Ledger
 from executor.prices.protocol import CloseCode, Subscribe, decode_from_server
 from executor.seal import SealKeys
+from executor.service.server import GRACE_S, STOPPING, StoppableServer, bind
 from executor.service.settings import AUTOFUND_VARIABLE
 from tests.executor.prices.market import next_tick
 from tests.executor.service.serving import SECRET, bearer, private, token
@@ -47,6 +52,27 @@ def start(config, **environment):
         text=True,
         env={**os.environ, **environment},
     )
+
+
+def listens(host, port):
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_cuts_off_what_is_under_way(config, second):
+    process = start(config)
+    host, port = process.stdout.readline().rsplit("/", 1)[1].strip().split(":")
+    with socket.create_connection((host, int(port))) as half_sent:
+        half_sent.sendall(b"POST /api/sign-in/challenge HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{")
+        with httpx.Client(timeout=30) as client:
+            assert client.get(f"http://{host}:{port}/healthz").status_code == 200  # the other was accepted before it
+        process.send_signal(signal.SIGTERM)
+        assert not all(listens(host, int(port)) for _ in range(100_000))
+        assert process.poll() is None
+        process.send_signal(second)
+        assert process.wait(GRACE_S - 1) == 0
+    assert process.communicate() == ("", "")
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
@@ -84,6 +110,17 @@ def test_a_limit_that_the_ledger_does_not_hold_is_refused_with_what_to_do(config
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "set that to 5000" in err
+
+
+def test_a_callers_handlers_are_its_own_again():
+    async def scene():
+        before = [signal.getsignal(each) for each in STOPPING]
+        app = uvicorn.Config(Starlette(), log_level="critical")
+        with bind("127.0.0.1", 0) as bound:
+            await StoppableServer(app, started=lambda: signal.raise_signal(signal.SIGTERM)).serve(sockets=[bound])
+        assert [signal.getsignal(each) for each in STOPPING] == before
+
+    asyncio.run(scene())
 
 
 def test_a_port_that_is_taken_is_told(config):
