@@ -223,7 +223,7 @@ def token_floors(
 def lamport_floor(authorization: Authorization, inspected: Inspected, accounts: Mapping[str, Account | None]) -> int:
     """Return the lamports that the session wallet must keep: what it has, less fees, rent, and what it wraps.
 
-    Rent is paid for accounts that aren't there yet, less what lies at their addresses. If the transaction unwraps SOL,
+    Of the rent of what is opened, only what doesn't lie at its address already is paid. If the transaction unwraps SOL,
     all that lies in that account, and is wrapped into it, comes back, less what is sold of it and with what is bought.
     Arguments as for `token_floors`.
     """
@@ -232,7 +232,7 @@ def lamport_floor(authorization: Authorization, inspected: Inspected, accounts: 
         account = accounts[address]
         return 0 if account is None else account.lamports
 
-    rents = [max(0, rent - lamports(each)) for each, rent in inspected.rents.items() if is_free(accounts[each])]
+    rents = [max(0, rent - lamports(each)) for each, rent in inspected.rents.items()]
     floor = lamports(authorization.session_pubkey) - inspected.fee_lamports - sum(rents)
     if inspected.unwrapped is None:
         return floor - inspected.wrapped_lamports

@@ -54,8 +54,7 @@ class Inspected(NamedTuple):
     fee_lamports: int
     """For the signatures, and for priority."""
     rents: Mapping[str, int]
-    """What the accounts cost that it opens for the session wallet and leaves open, lamports by base58 address. One that
-    is there already costs nothing."""
+    """What the accounts that it opens for the session wallet, and leaves open, cost at most: lamports by address."""
     wrapped_lamports: int
     """What it moves from the session wallet into the wallet's own account of wrapped SOL."""
     unwrapped: str | None

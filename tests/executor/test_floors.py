@@ -824,13 +824,15 @@ def test_a_legacy_message_keeps_its_kind(lab):
     assert lab.harms() == []
 
 
-def test_what_it_can_not_write_gets_no_floor(lab):
-    call = lab.call(lab.swap())
-    read = [
-        AccountMeta(each.pubkey, each.is_signer, each.is_writable and each.pubkey != lab.seeded)
-        for each in call.accounts
+def read_only(call, account):
+    metas = [
+        AccountMeta(each.pubkey, each.is_signer, each.is_writable and each.pubkey != account) for each in call.accounts
     ]
-    message = lab.message(Instruction(call.program_id, b"", read))
+    return Instruction(call.program_id, b"", metas)
+
+
+def test_what_it_can_not_write_gets_no_floor(lab):
+    message = lab.message(read_only(lab.call(lab.swap()), lab.seeded))
     assert lab.seeded not in [each.account for each in lab.floors(message)]
     assert lab.send(lab.floored(message)) is None
 
@@ -869,6 +871,10 @@ REFUSALS = {
     "it brings the bought token nowhere": (
         "can't write the session wallet's account of",
         lambda lab: lab.floors(lab.message(memo(b"", lab.session))),
+    ),
+    "it can't take from what is sold": (
+        "can't write the session wallet's account of SOLD",
+        lambda lab: lab.floors(lab.message(read_only(lab.call(lab.swap()), lab.at(lab.session, lab.sold)))),
     ),
     "the bought token's account is another's": (
         "can't write the session wallet's account of BOUGHT",

@@ -273,6 +273,11 @@ def without(token, *instructions):
     return make
 
 
+def opened_elsewhere(scene):
+    scene.put(own(JTO), SYSTEM_PROGRAM, bytes(80))
+    return scene.build(open_account(SESSION, SESSION, JTO), *scene.swap())
+
+
 def lamports_ahead(scene):
     scene.put(own(JTO), SYSTEM_PROGRAM, b"", lamports=900_000)
     return scene.build(*scene.swap())
@@ -583,6 +588,11 @@ ATTACKS = {
         f"cost {2 * RENT} lamports, more than {2 * RENT - 1}",
     ),
     "the account isn't there and isn't opened": ({}, without(JTO), "no account of JTO, and it opens none"),
+    "something else is where the account would be": (
+        {},
+        opened_elsewhere,
+        "is no account of JTO",
+    ),
     "only lamports are where the account would be": ({}, lamports_ahead, "no account of JTO, and it opens none"),
     "there is nothing to sell from": ({}, without(USDC), "no account of USDC"),
     # --- the state of the wallet's accounts
