@@ -36,6 +36,7 @@ TOKEN_PROGRAM: Final = Pubkey.from_string("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss62
 TOKEN_2022_PROGRAM: Final = Pubkey.from_string("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
 ASSOCIATED_TOKEN_PROGRAM: Final = Pubkey.from_string("ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL")
 COMPUTE_BUDGET_PROGRAM: Final = Pubkey.from_string("ComputeBudget111111111111111111111111111111")
+RENT_SYSVAR: Final = Pubkey.from_string("SysvarRent111111111111111111111111111111111")
 MEMO_PROGRAM: Final = Pubkey.from_string("MemoSq4gqABAXKb96qnH8TysNcWxMyWCqXgDLGmfcHr")
 
 MINT_BYTES: Final = 82
@@ -47,6 +48,7 @@ CLOSE_AUTHORITY: Final = 3
 MINT_TO: Final = 7
 CLOSE_ACCOUNT: Final = 9
 TRANSFER_CHECKED: Final = 12
+SYNC_NATIVE: Final = 17
 INITIALIZE_MINT_2: Final = 20
 TRANSFER_FEE_EXTENSION: Final = 26
 HARVEST_WITHHELD: Final = 4
@@ -95,6 +97,11 @@ def transfer_checked(
         bytes([TRANSFER_CHECKED]) + amount.to_bytes(8, "little") + bytes([decimals]),
         [_writable(source), _read(mint), _writable(destination), _signer(owner, writable=False)],
     )
+
+
+def sync_native(account: Pubkey, token_program: Pubkey) -> Instruction:
+    """Have an account of wrapped SOL count what lamports were sent to it. Anybody may; any other account fails."""
+    return Instruction(token_program, bytes([SYNC_NATIVE]), [_writable(account)])
 
 
 def revoke(account: Pubkey, owner: Pubkey, token_program: Pubkey) -> Instruction:

@@ -7,6 +7,7 @@ sums are held against the authorization and the policy at the end.
 from __future__ import annotations
 
 from functools import lru_cache
+from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from solders.pubkey import Pubkey
@@ -25,7 +26,7 @@ from executor.signing.programs import (
     TokenTransfer,
 )
 from executor.signing.tokens import TRANSFER_HOOK, is_free, read_mint, read_token_account
-from executor.solana import SYSTEM_PROGRAM, TOKEN_PROGRAM
+from executor.solana import RENT_SYSVAR, SYSTEM_PROGRAM, TOKEN_PROGRAM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["Book", "Facts", "Trade"]
 
 SYSTEM: Final = str(SYSTEM_PROGRAM)
+RENT: Final = str(RENT_SYSVAR)
+PER_BYTE: Final = Struct("<Qd")
+"""How the Rent sysvar begins: lamports a byte and year, and the years after which an account is kept for ever."""
 
 COMPUTE_UNITS_MAX: Final = 1_400_000
 """A transaction's most, and so what a price without a limit may apply to."""
@@ -49,7 +53,9 @@ UNIT_PRICE: Final = 3
 MICRO: Final = 1_000_000
 
 RENT_OVERHEAD_BYTES: Final = 128
-RENT_LAMPORTS_PER_BYTE: Final = 6_960
+"""For which an account costs rent on top of its own."""
+RENT_LAMPORTS_PER_BYTE_MAX: Final = 10**6
+"""It is 6,960. Beyond this, the answer is taken for nonsense."""
 
 AUTHORITY_PROGRAMS: Final = frozenset(
     {
@@ -70,8 +76,19 @@ class Facts(NamedTuple):
     """Each address that `needs` named; None: there is nothing at it."""
     epoch: int
     """The current one: Token-2022 fees change with it."""
-    rent_lamports_per_byte: int = RENT_LAMPORTS_PER_BYTE
-    """For an account that pays no rent, 128 bytes of overhead come on top of its own."""
+
+    def rent(self, data_bytes: int) -> int:
+        """Return the lamports that an account of `data_bytes` costs, by the chain's own account that says so.
+
+        Raises TransactionRefused if `needs` didn't name that account, or it says nothing credible.
+        """
+        account = self.accounts.get(RENT)
+        if account is None or len(account.data) < PER_BYTE.size:
+            raise TransactionRefused("what an account costs was not read")
+        lamports, factor = PER_BYTE.unpack_from(account.data)
+        if not 0 <= lamports * factor <= RENT_LAMPORTS_PER_BYTE_MAX:
+            raise TransactionRefused(f"an account's byte can't cost {lamports} times {factor} lamports")
+        return int((RENT_OVERHEAD_BYTES + data_bytes) * lamports * factor)
 
 
 class Trade(NamedTuple):
@@ -280,8 +297,7 @@ class Book:
         ):
             genuine = (account, self._trade.session, asset.mint, asset.token_program)
             if (opening.account, opening.owner, str(opening.mint), str(opening.token_program)) == genuine:
-                size = RENT_OVERHEAD_BYTES + mint.account_bytes(asset.token_program)
-                self.rents[account] = size * self._facts.rent_lamports_per_byte
+                self.rents[account] = self._facts.rent(mint.account_bytes(asset.token_program))
                 return
         raise TransactionRefused(f"it opens the account {opening.account} at the session wallet's expense")
 

@@ -9,6 +9,7 @@ wallet that the transaction can write:
 |---|---|
 | Revoke | nobody is the account's delegate |
 | SetAuthority(CloseAccount, none) | nobody but its owner may close it |
+| of wrapped SOL: SyncNative | all its lamports but its rent are its balance |
 | TransferChecked of the floor to itself | it is there, the session's, of this mint, not frozen, and holds the floor |
 
 and at last, for the wallet itself, a System transfer of the lamport floor to itself: it holds the floor, still belongs
@@ -20,10 +21,11 @@ the owner and the session its delegate and close authority, and then each of the
 token programs let a delegate revoke itself). A transfer to itself moves nothing and costs no Token-2022 fee; no hook
 runs in it. The lamport floor is at least 1: a transfer of 0 passes from an account that was given away.
 
-An account that the transaction can't write can't change, so it needs no floor. What no floor holds: lamports in a token
-account beyond its balance and its rent; what comes into the wallet between the reading of its accounts and the landing;
-rights of the session key outside the token programs. A session wallet has none of the last, and is to have no second
-transaction open beside such a one.
+An account that the transaction can't write can't change, so it needs no floor. Of wrapped SOL, lamports count too that
+were only sent to the account, or to where it will be: else they would be taken, or taken for what was bought. What no
+floor holds: lamports in any other token account beyond its balance and its rent; what comes into the wallet between the
+reading of its accounts and the landing; rights of the session key outside the token programs. A session wallet has none
+of the last, and is to have no second transaction open beside such a one.
 
 All of this is computed from values; whoever calls has read the chain.
 """
@@ -41,6 +43,7 @@ from solders.system_program import TransferParams, transfer
 from solders.token.associated import get_associated_token_address
 from solders.transaction import VersionedTransaction
 
+from executor.assets import NATIVE_MINT
 from executor.errors import TransactionRefused
 from executor.signing.tokens import is_free
 from executor.solana import (
@@ -49,6 +52,7 @@ from executor.solana import (
     TOKEN_PROGRAM,
     remove_close_authority,
     revoke,
+    sync_native,
     transfer_checked,
 )
 
@@ -84,6 +88,8 @@ KIND_ACCOUNT: Final = 2
 """The byte behind the first 165 of a Token-2022 account with extensions."""
 STATE: Final = 108
 """The byte of a token account that is 0 until it is initialized."""
+RESERVE: Final = slice(113, 121)
+"""Of an account of wrapped SOL: the lamports that aren't its balance."""
 DECIMALS: Final = 44
 """The byte of a mint that says them."""
 
@@ -104,6 +110,7 @@ class _Holding(NamedTuple):
     mint: Pubkey
     token_program: Pubkey
     units: int
+    """Of wrapped SOL: with what was only sent to the account."""
 
 
 class _Keys(NamedTuple):
@@ -143,13 +150,10 @@ def fullest(
     """
     session = Pubkey.from_string(session_pubkey)
 
-    def worth(address: str, account: Account | None) -> tuple[int, int]:
-        if account is None:
-            return -1, 0
-        if address == session_pubkey:
-            return account.lamports, 0
-        held = _held_by(session, account)
-        return (-1, 0) if held is None else (held.units, account.lamports)
+    def worth(address: str, account: Account | None) -> tuple[bool, int, int]:
+        lamports = 0 if account is None else account.lamports
+        held = None if address == session_pubkey else _held_by(session, account)
+        return (False, 0, lamports) if held is None else (True, held.units, lamports)
 
     return {
         address: max(account, confirmed.get(address), key=partial(worth, address))
@@ -169,6 +173,7 @@ def token_floors(
     authorization: Authorization,
     inspected: Inspected,
     accounts: Mapping[str, Account | None],
+    rent_lamports: int,
 ) -> list[TokenFloor]:
     """Return the floor of each token account of the session wallet that the transaction can write, in its order.
 
@@ -185,6 +190,7 @@ def token_floors(
         inspected: what its decoded instructions do.
         accounts: what lies at each of `named_accounts`, as `fullest` says, and at each of `mints_of` them; None where
             nothing does.
+        rent_lamports: what a new account of wrapped SOL costs.
 
     Raises:
         TransactionRefused: one of the two tokens can't move by it; the wallet holds less than is for sale; a mint is
@@ -202,7 +208,9 @@ def token_floors(
     for key in keys.writable():
         address = str(key)
         account = accounts[address]
-        held = openable.get(key) if is_free(account) else _held_by(session, account)
+        held = _held_by(session, account)
+        if is_free(account) and (held := openable.get(key)) is not None and _is_sol(held.mint, held.token_program):
+            held = held._replace(units=max(0, (0 if account is None else account.lamports) - rent_lamports))
         if held is None or address == inspected.unwrapped:
             continue
         units = held.units
@@ -255,6 +263,7 @@ def floor_instructions(session_pubkey: str, floors: Sequence[TokenFloor], lampor
         instructions += [
             revoke(each.account, session, each.token_program),
             remove_close_authority(each.account, session, each.token_program),
+            *([sync_native(each.account, each.token_program)] if _is_sol(each.mint, each.token_program) else []),
             transfer_checked(
                 each.account,
                 each.mint,
@@ -389,9 +398,14 @@ def _held_by(session: Pubkey, account: Account | None) -> _Holding | None:
         return None
     if len(data) < TOKEN_ACCOUNT_BYTES or not data[STATE] or data[32:64] != bytes(session):
         return None
-    return _Holding(
-        Pubkey.from_bytes(data[:32]), Pubkey.from_string(account.owner), int.from_bytes(data[64:72], "little")
-    )
+    mint, program, units = data[:32], Pubkey.from_string(account.owner), int.from_bytes(data[64:72], "little")
+    if _is_sol(Pubkey.from_bytes(mint), program):
+        units = max(units, account.lamports - int.from_bytes(data[RESERVE], "little"))
+    return _Holding(Pubkey.from_bytes(mint), program, units)
+
+
+def _is_sol(mint: Pubkey, token_program: Pubkey) -> bool:
+    return (str(mint), token_program) == (NATIVE_MINT, TOKEN_PROGRAM)
 
 
 def _decimals(mint: Pubkey, token_program: Pubkey, account: Account | None) -> int:

@@ -17,6 +17,7 @@ from executor.rails import ACCOUNTS_MAX
 from executor.reasons import Reason
 from executor.signing.book import Facts
 from executor.signing.floors import (
+    TOKEN_ACCOUNT_BYTES,
     floor_instructions,
     fullest,
     lamport_floor,
@@ -195,7 +196,8 @@ class SigningGate:
         accounts = fullest(session, finalized, facts.accounts)
         mints = mints_of(session, accounts) | {authorization.sell.mint, authorization.buy.mint}
         accounts |= await self._accounts(mints - accounts.keys(), finalized=True)
-        floors = token_floors(message, tables, authorization, inspected, accounts)
+        rent = facts.rent(TOKEN_ACCOUNT_BYTES)
+        floors = token_floors(message, tables, authorization, inspected, accounts, rent)
         lamports = lamport_floor(authorization, inspected, accounts)
         floored = with_floors(message, tables, floor_instructions(session, floors, lamports))
         transaction = bytes(VersionedTransaction.populate(floored, [Signature.default()]))

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from executor.errors import TransactionRefused
 from executor.signing.book import Book, Trade
-from executor.signing.programs import AccountClosing, Opaque, TokenTransfer
+from executor.signing.programs import AccountClosing, AccountOpening, Opaque, TokenTransfer
+from executor.solana import RENT_SYSVAR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,6 +71,8 @@ def needs(resolved: Resolved, authorization: Authorization) -> frozenset[str]:
     """Return the addresses, base58, of the accounts that the shell must read before `inspect` can judge `resolved`."""
     trade = Trade.of(authorization)
     touched = {trade.session, trade.selling, trade.buying}
+    if any(isinstance(each, AccountOpening | Opaque) for each in resolved.instructions):
+        touched.add(RENT_SYSVAR)
     for each in resolved.instructions:
         if isinstance(each, TokenTransfer):
             touched.add(each.source)

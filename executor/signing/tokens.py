@@ -79,10 +79,9 @@ ACCOUNT_EXTENSION_BYTES: Final = {
     TRANSFER_FEE: HEADER_BYTES + 8,
     NON_TRANSFERABLE: HEADER_BYTES,
     TRANSFER_HOOK: HEADER_BYTES + 1,
-    CONFIDENTIAL_TRANSFER_FEE: HEADER_BYTES + 64,
     PAUSABLE: HEADER_BYTES,
 }
-"""What a mint's extension adds to each account of it."""
+"""What a mint's extension adds to each new account of it; confidential ones are added later, at their owner's wish."""
 
 
 class Fee(NamedTuple):

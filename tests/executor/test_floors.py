@@ -324,7 +324,8 @@ class Lab:
         contents = {str(table.key): [str(key) for key in table.addresses] for table in tables}
         accounts = self.accounts(named_accounts(message, contents))
         accounts |= self.accounts(mints_of(str(self.session), accounts))
-        return token_floors(message, contents, self.authorization(**changes), self.inspected(), accounts)
+        rent = self.vm.minimum_balance_for_rent_exemption(165)
+        return token_floors(message, contents, self.authorization(**changes), self.inspected(), accounts, rent)
 
     def floored(self, message, tables=()):
         contents = {str(table.key): [str(key) for key in table.addresses] for table in tables}
@@ -370,7 +371,7 @@ class Lab:
             for mint, name in zip(self.mints, ("sold", "bought", "third", "fourth", "fifth"), strict=True)
         }
         assert keys[instruction.program_id_index] in (str(self.program), str(SYSTEM_PROGRAM))
-        which = {5: REVOKE, 6: CLOSE, 12: KEEP, 2: 0}[bytes(instruction.data)[0]]
+        which = {5: REVOKE, 6: CLOSE, 17: SYNC, 12: KEEP, 2: 0}[bytes(instruction.data)[0]]
         return names[account], which
 
     def table(self, addresses):
@@ -417,7 +418,7 @@ def test_the_puppet_does_what_it_is_told(lab):
     assert lab.vm.get_balance(lab.thief) == 10**9 + 1
 
 
-REVOKE, CLOSE, KEEP = 0, 1, 2
+REVOKE, CLOSE, KEEP, SYNC = 0, 1, 2, 3
 """The floor instructions of one account, in their order."""
 
 ATTACKS = {
@@ -638,6 +639,32 @@ def test_what_is_wrapped_may_be_sold_and_nothing_beyond(unwraps, more, undone_by
         assert lab.floor_of(protected, undone) == (("the wallet", 0) if unwraps else undone_by)
 
 
+@pytest.mark.parametrize("there", [True, False], ids=["unsynced", "sent ahead"])
+@pytest.mark.parametrize("side", ["sold", "bought"])
+def test_lamports_that_were_only_sent_are_neither_taken_nor_taken_for_what_is_bought(side, there):
+    """They lie in the account of wrapped SOL, uncounted as yet, or where it is opened."""
+    ahead = 10**9
+    for stolen in (0, 1):
+        lab = Lab(KINDS[f"wrapped SOL is {side}"], spendable=0)
+        rent = lab.vm.minimum_balance_for_rent_exemption(165)
+        if there:
+            lab.vm.airdrop(lab.native(), ahead)
+        else:
+            lab.vm.set_account(lab.native(), VmAccount(rent + ahead, b"", SYSTEM_PROGRAM))
+        synced = lab.token(b"\x11", lab.native())
+        opened = create_associated_account(lab.session, lab.session, Pubkey.from_string(NATIVE_MINT))
+        script = [
+            lab.give(lab.sold, 100 + (side == "sold") * stolen),
+            lab.get(lab.bought, 40 - (side == "bought") * stolen),
+        ]
+        protected = lab.floored(lab.message(opened, *[synced] * stolen, lab.call(script)))
+        undone = lab.send(protected)
+        if stolen:
+            assert lab.floor_of(protected, undone) == (side, KEEP)
+        else:
+            assert undone is None
+
+
 @pytest.mark.parametrize("stolen", [0, 1])
 def test_an_account_of_wrapped_sol_is_opened_filled_traded_and_closed_in_one_transaction(stolen):
     """As swap APIs sell SOL: the account isn't there before, nor afterwards."""
@@ -769,6 +796,10 @@ def test_of_two_readings_the_one_by_which_the_wallet_has_more_counts(lab):
         session: now[session]._replace(lamports=1),
     }
     assert fullest(session, poorer, now) == fullest(session, now, poorer) == fullest(session, now, {}) == now
+    ahead = {seeded: Account(str(SYSTEM_PROGRAM), 10**10, b"")}
+    assert fullest(session, {seeded: None}, ahead) == fullest(session, ahead, {}) == ahead
+    empty = {seeded: poorer[seeded]}
+    assert fullest(session, ahead, empty) == fullest(session, empty, ahead) == empty
 
 
 def test_accounts_from_lookup_tables_keep_their_floors(lab):

@@ -254,6 +254,17 @@ def test_a_lookup_table_is_pinned_or_two_agree_on_it(stage):
     assert stage.held("USDC") == 800 * 10**6
 
 
+def test_sol_that_lay_there_is_not_taken_for_what_was_bought(sol_stage):
+    """The program pays nothing; what it should pay lies where the account of wrapped SOL is opened."""
+    stage, chain = sol_stage, sol_stage.world.chain
+    chain.give_lamports(stage.account(stage.session, "SOL"), 2_039_280 + SOL_BOUGHT)
+    stage.before = [create_associated_account(stage.session, stage.session, stage.mints["SOL"])]
+    stage.play(stage.move("USDC", stage.session, stage.taker, SOLD))
+    execution = stage.fire(buy="SOL", min_received=SOL_BOUGHT)
+    assert execution.state is AttemptState.VOIDED
+    assert "the chain would undo it" in last(execution)["detail"]
+
+
 SOL_SOLD, SOL_BOUGHT = 5 * 10**8, 66 * 10**7
 
 

@@ -1,10 +1,15 @@
 """Honest transactions of many shapes: the inspection passes them, and they land in the VM with what they promise."""
 
+import struct
+
 import pytest
 from solders.address_lookup_table_account import AddressLookupTableAccount
 
+from executor.errors import TransactionRefused
+from executor.rails import Account
 from executor.signing import Policy
-from executor.solana import SYSTEM_PROGRAM
+from executor.signing.tokens import ANY_LENGTH, LISTED_ONLY, SAFE
+from executor.solana import RENT_SYSVAR, SYSTEM_PROGRAM, TOKEN_2022_PROGRAM
 from tests.executor.signing.scene import (
     FEE,
     FRIEND,
@@ -22,7 +27,9 @@ from tests.executor.signing.scene import (
     ata,
     budget,
     close,
+    extension,
     give,
+    mint_bytes,
     mint_of,
     open_account,
     plain_transfer,
@@ -262,6 +269,56 @@ def test_an_honest_shape_passes_and_lands(trade, make, moved):
     assert inspected.sold_max <= scene.authorization.sell_amount
     assert inspected.received_min >= scene.authorization.min_received
     assert inspected.programs == ()
+
+
+RENT_RATES = {
+    "of today": (3_480, 2.0),
+    "in the form to come": (6_960, 1.0),
+    "a tenth": (348, 2.0),
+}
+
+
+@pytest.mark.parametrize(("lamports", "factor"), RENT_RATES.values(), ids=RENT_RATES)
+def test_rent_is_what_the_chain_says(lamports, factor):
+    scene = Scene()
+    scene.put(RENT_SYSVAR, SYSTEM_PROGRAM, struct.pack("<QdB", lamports, factor, 50))
+    inspected = scene.inspect(scene.build(open_account(SESSION, SESSION, JTO), *scene.swap()))
+    assert inspected.rents == {str(ata(SESSION, JTO)): int((128 + 165) * lamports * factor)}
+
+
+NO_RENTS = {
+    "nothing": None,
+    "too short": b"",
+    "no number": struct.pack("<Qd", 1, float("nan")),
+    "a fortune": struct.pack("<Qd", 2**40, 1.0),
+    "less than nothing": struct.pack("<Qd", 1, -1.0),
+}
+
+
+@pytest.mark.parametrize("rate", NO_RENTS.values(), ids=NO_RENTS)
+def test_a_rent_that_no_chain_takes_is_not_believed(rate):
+    scene = Scene()
+    transaction = scene.build(open_account(SESSION, SESSION, JTO), *scene.swap())
+    facts = scene.facts(transaction)
+    told = {str(RENT_SYSVAR): None if rate is None else Account("", 1, rate)}
+    with pytest.raises(TransactionRefused, match=r"what an account costs was not read|byte can't cost"):
+        scene.inspect_with(transaction, facts._replace(accounts={**facts.accounts, **told}))
+
+
+LENGTHS = SAFE | {kind: length for kind, (length, _) in LISTED_ONLY.items()}
+
+
+@pytest.mark.parametrize("kind", LENGTHS)
+def test_a_new_account_has_the_size_that_its_rent_is_for(kind):
+    """Of each of a mint's extensions, the account that the real program makes."""
+    scene = Scene(buy=PLAIN, min_received=1, policy=Policy(mints=frozenset({PLAIN.mint})))
+    value = bytes(80 if LENGTHS[kind] == ANY_LENGTH else LENGTHS[kind])
+    scene.put(mint_of(PLAIN), TOKEN_2022_PROGRAM, mint_bytes(6, extension(kind, value)))
+    scene.remove(ata(SESSION, PLAIN))
+    opening = open_account(SESSION, SESSION, PLAIN)
+    opened = scene.vm.simulate_transaction(scene.complete(scene.build(opening)))
+    made = dict(opened.post_accounts())[ata(SESSION, PLAIN)]
+    assert scene.inspect(scene.build(opening, *scene.swap())).rents == {str(ata(SESSION, PLAIN)): made.lamports}
 
 
 def test_what_it_costs_is_told():
