@@ -32,7 +32,6 @@ All of this is computed from values; whoever calls has read the chain.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from solders.instruction import CompiledInstruction
@@ -68,7 +67,6 @@ if TYPE_CHECKING:
 __all__ = [
     "TokenFloor",
     "floor_instructions",
-    "fullest",
     "lamport_floor",
     "mints_of",
     "named_accounts",
@@ -80,6 +78,8 @@ TRANSACTION_BYTES_MAX: Final = 1_232
 KEYS_MAX: Final = 256
 """An instruction names an account by one byte."""
 UNITS_MAX: Final = 2**64 - 1
+NATIVE_MINT_2022: Final = Pubkey.from_string("9pan9bMn5HatX4EJdBwg9VgCa7Uz5HL8N1m5D3NdXejP")
+"""Of Token-2022's own wrapped SOL. Hardly anything trades it."""
 
 TOKEN_ACCOUNT_BYTES: Final = 165
 MULTISIG_BYTES: Final = 355
@@ -110,7 +110,6 @@ class _Holding(NamedTuple):
     mint: Pubkey
     token_program: Pubkey
     units: int
-    """Of wrapped SOL: with what was only sent to the account."""
 
 
 class _Keys(NamedTuple):
@@ -141,30 +140,11 @@ def named_accounts(message: Message | MessageV0, tables: Mapping[str, Sequence[s
     return [str(key) for key in _keys(message, tables).all()]
 
 
-def fullest(
-    session_pubkey: str, finalized: Mapping[str, Account | None], confirmed: Mapping[str, Account | None]
-) -> dict[str, Account | None]:
-    """Return of each account in `finalized` the reading by which the session wallet has more.
-
-    What has come in the last seconds isn't final yet, and what has gone may come back: no floor falls short of either.
-    """
+def mints_of(session_pubkey: str, *readings: Mapping[str, Account | None]) -> set[str]:
+    """Return the mints of those accounts that are token accounts of the session wallet by any of the readings."""
     session = Pubkey.from_string(session_pubkey)
-
-    def worth(address: str, account: Account | None) -> tuple[bool, int, int]:
-        lamports = 0 if account is None else account.lamports
-        held = None if address == session_pubkey else _held_by(session, account)
-        return (False, 0, lamports) if held is None else (True, held.units, lamports)
-
-    return {
-        address: max(account, confirmed.get(address), key=partial(worth, address))
-        for address, account in finalized.items()
-    }
-
-
-def mints_of(session_pubkey: str, accounts: Mapping[str, Account | None]) -> set[str]:
-    """Return the mints of those of `accounts` that are token accounts of the session wallet."""
-    session = Pubkey.from_string(session_pubkey)
-    return {str(held.mint) for each in accounts.values() if (held := _held_by(session, each)) is not None}
+    accounts = (account for reading in readings for account in reading.values())
+    return {str(held.mint) for each in accounts if (held := _held_by(session, each)) is not None}
 
 
 def token_floors(
@@ -172,7 +152,7 @@ def token_floors(
     tables: Mapping[str, Sequence[str]],
     authorization: Authorization,
     inspected: Inspected,
-    accounts: Mapping[str, Account | None],
+    readings: Sequence[Mapping[str, Account | None]],
     rent_lamports: int,
 ) -> list[TokenFloor]:
     """Return the floor of each token account of the session wallet that the transaction can write, in its order.
@@ -188,13 +168,14 @@ def token_floors(
         tables: the content of each lookup table that it names.
         authorization: what was allowed.
         inspected: what its decoded instructions do.
-        accounts: what lies at each of `named_accounts`, as `fullest` says, and at each of `mints_of` them; None where
-            nothing does.
+        readings: what lies at each of `named_accounts`, and at each of `mints_of` them, None where nothing does; then
+            the same at other moments, perhaps of some of them. Of each account the reading counts by which the wallet
+            has most: what came just now isn't final, and what went may come back.
         rent_lamports: what a new account of wrapped SOL costs.
 
     Raises:
         TransactionRefused: one of the two tokens can't move by it; the wallet holds less than is for sale; a mint is
-            none.
+            none, or that of Token-2022's own wrapped SOL, which isn't counted here.
 
     """
     keys = _keys(message, tables)
@@ -207,12 +188,13 @@ def token_floors(
     floors = {}
     for key in keys.writable():
         address = str(key)
-        account = accounts[address]
-        held = _held_by(session, account)
-        if is_free(account) and (held := openable.get(key)) is not None and _is_sol(held.mint, held.token_program):
-            held = held._replace(units=max(0, (0 if account is None else account.lamports) - rent_lamports))
+        accounts = [reading[address] for reading in readings if address in reading]
+        holdings = [_holding(session, each, openable.get(key), rent_lamports) for each in accounts]
+        held = max(filter(None, holdings), key=lambda each: each.units, default=None)
         if held is None or address == inspected.unwrapped:
             continue
+        if held.mint == NATIVE_MINT_2022:
+            raise TransactionRefused("it can write an account of Token-2022's wrapped SOL")
         units = held.units
         if address == inspected.selling:
             units += inspected.wrapped_lamports - authorization.sell_amount
@@ -220,7 +202,7 @@ def token_floors(
             units += authorization.min_received
         if not 0 <= units <= UNITS_MAX:
             raise TransactionRefused(f"the session wallet's account {key} would have to hold {units} base units")
-        decimals = _decimals(held.mint, held.token_program, accounts[str(held.mint)])
+        decimals = _decimals(held.mint, held.token_program, readings[0][str(held.mint)])
         floors[address] = TokenFloor(key, held.mint, held.token_program, decimals, units)
     for address, asset in ((inspected.selling, authorization.sell), (inspected.buying, authorization.buy)):
         if address not in {*floors, inspected.unwrapped}:
@@ -228,7 +210,9 @@ def token_floors(
     return list(floors.values())
 
 
-def lamport_floor(authorization: Authorization, inspected: Inspected, accounts: Mapping[str, Account | None]) -> int:
+def lamport_floor(
+    authorization: Authorization, inspected: Inspected, readings: Sequence[Mapping[str, Account | None]]
+) -> int:
     """Return the lamports that the session wallet must keep: what it has, less fees, rent, and what it wraps.
 
     Of the rent of what is opened, only what doesn't lie at its address already is paid. If the transaction unwraps SOL,
@@ -237,8 +221,7 @@ def lamport_floor(authorization: Authorization, inspected: Inspected, accounts: 
     """
 
     def lamports(address: str) -> int:
-        account = accounts[address]
-        return 0 if account is None else account.lamports
+        return max((each.lamports for reading in readings if (each := reading.get(address)) is not None), default=0)
 
     rents = [max(0, rent - lamports(each)) for each, rent in inspected.rents.items()]
     floor = lamports(authorization.session_pubkey) - inspected.fee_lamports - sum(rents)
@@ -263,7 +246,7 @@ def floor_instructions(session_pubkey: str, floors: Sequence[TokenFloor], lampor
         instructions += [
             revoke(each.account, session, each.token_program),
             remove_close_authority(each.account, session, each.token_program),
-            *([sync_native(each.account, each.token_program)] if _is_sol(each.mint, each.token_program) else []),
+            *([sync_native(each.account, each.token_program)] if _is_sol(each) else []),
             transfer_checked(
                 each.account,
                 each.mint,
@@ -398,14 +381,26 @@ def _held_by(session: Pubkey, account: Account | None) -> _Holding | None:
         return None
     if len(data) < TOKEN_ACCOUNT_BYTES or not data[STATE] or data[32:64] != bytes(session):
         return None
-    mint, program, units = data[:32], Pubkey.from_string(account.owner), int.from_bytes(data[64:72], "little")
-    if _is_sol(Pubkey.from_bytes(mint), program):
-        units = max(units, account.lamports - int.from_bytes(data[RESERVE], "little"))
-    return _Holding(Pubkey.from_bytes(mint), program, units)
+    return _Holding(
+        Pubkey.from_bytes(data[:32]), Pubkey.from_string(account.owner), int.from_bytes(data[64:72], "little")
+    )
 
 
-def _is_sol(mint: Pubkey, token_program: Pubkey) -> bool:
-    return (str(mint), token_program) == (NATIVE_MINT, TOKEN_PROGRAM)
+def _holding(session: Pubkey, account: Account | None, opened: _Holding | None, rent_lamports: int) -> _Holding | None:
+    """Return what the session wallet has in `account`, or in what it would be once it is `opened`.
+
+    All lamports of wrapped SOL but its rent are its balance, as soon as they are counted. Which rent, today's or that
+    of its opening, differs between versions of the program: the smaller one is taken off.
+    """
+    held = opened if is_free(account) else _held_by(session, account)
+    if held is None or account is None or not _is_sol(held):
+        return held
+    reserve = min(rent_lamports, int.from_bytes(account.data[RESERVE], "little")) if account.data else rent_lamports
+    return held._replace(units=max(held.units, account.lamports - reserve))
+
+
+def _is_sol(held: _Holding | TokenFloor) -> bool:
+    return (str(held.mint), held.token_program) == (NATIVE_MINT, TOKEN_PROGRAM)
 
 
 def _decimals(mint: Pubkey, token_program: Pubkey, account: Account | None) -> int:

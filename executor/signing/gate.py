@@ -19,7 +19,6 @@ from executor.signing.book import Facts
 from executor.signing.floors import (
     TOKEN_ACCOUNT_BYTES,
     floor_instructions,
-    fullest,
     lamport_floor,
     mints_of,
     named_accounts,
@@ -193,12 +192,12 @@ class SigningGate:
         """
         session = authorization.session_pubkey
         finalized = await self._accounts(named_accounts(message, tables), finalized=True)
-        accounts = fullest(session, finalized, facts.accounts)
-        mints = mints_of(session, accounts) | {authorization.sell.mint, authorization.buy.mint}
-        accounts |= await self._accounts(mints - accounts.keys(), finalized=True)
+        mints = mints_of(session, finalized, facts.accounts) | {authorization.sell.mint, authorization.buy.mint}
+        finalized |= await self._accounts(mints - finalized.keys(), finalized=True)
+        readings = finalized, facts.accounts
         rent = facts.rent(TOKEN_ACCOUNT_BYTES)
-        floors = token_floors(message, tables, authorization, inspected, accounts, rent)
-        lamports = lamport_floor(authorization, inspected, accounts)
+        floors = token_floors(message, tables, authorization, inspected, readings, rent)
+        lamports = lamport_floor(authorization, inspected, readings)
         floored = with_floors(message, tables, floor_instructions(session, floors, lamports))
         transaction = bytes(VersionedTransaction.populate(floored, [Signature.default()]))
         simulated = await self._chain.simulate(transaction)

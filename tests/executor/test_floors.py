@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import struct
 from typing import NamedTuple
 
 import pytest
@@ -37,7 +38,6 @@ from executor.rails import Account
 from executor.signing.floors import (
     TokenFloor,
     floor_instructions,
-    fullest,
     lamport_floor,
     mints_of,
     named_accounts,
@@ -48,6 +48,7 @@ from executor.signing.inspection import Inspected
 from executor.solana import (
     ASSOCIATED_TOKEN_PROGRAM,
     MEMO_PROGRAM,
+    RENT_SYSVAR,
     SYSTEM_PROGRAM,
     TOKEN_2022_PROGRAM,
     TOKEN_PROGRAM,
@@ -325,13 +326,13 @@ class Lab:
         accounts = self.accounts(named_accounts(message, contents))
         accounts |= self.accounts(mints_of(str(self.session), accounts))
         rent = self.vm.minimum_balance_for_rent_exemption(165)
-        return token_floors(message, contents, self.authorization(**changes), self.inspected(), accounts, rent)
+        return token_floors(message, contents, self.authorization(**changes), self.inspected(), [accounts], rent)
 
     def floored(self, message, tables=()):
         contents = {str(table.key): [str(key) for key in table.addresses] for table in tables}
         floors = self.floors(message, tables)
         accounts = self.accounts(named_accounts(message, contents))
-        lamports = lamport_floor(self.authorization(), self.inspected(), accounts)
+        lamports = lamport_floor(self.authorization(), self.inspected(), [accounts])
         return with_floors(message, contents, floor_instructions(str(self.session), floors, lamports))
 
     def send(self, message):
@@ -784,22 +785,70 @@ def test_rent_is_for_what_is_opened_and_nothing_else(lab, ahead):
             assert not isinstance(simulated, FailedTransactionMetadata)
 
 
-def test_of_two_readings_the_one_by_which_the_wallet_has_more_counts(lab):
+def test_of_two_readings_the_one_counts_by_which_the_wallet_has_more(lab):
     """What came in the last seconds isn't final, and what went may come back."""
     message = lab.message(lab.call(lab.swap()))
-    now = lab.accounts(named_accounts(message, {}))
+    now = lab.accounts([*named_accounts(message, {}), *map(str, lab.mints)])
     sold, seeded, session = str(lab.at(lab.session, lab.sold)), str(lab.seeded), str(lab.session)
+    rent = lab.vm.minimum_balance_for_rent_exemption(165)
     poorer = {
         **now,
         sold: None,
         seeded: now[seeded]._replace(data=now[seeded].data[:64] + bytes(8) + now[seeded].data[72:]),
-        session: now[session]._replace(lamports=1),
+        session: now[session]._replace(lamports=10**8),
     }
-    assert fullest(session, poorer, now) == fullest(session, now, poorer) == fullest(session, now, {}) == now
-    ahead = {seeded: Account(str(SYSTEM_PROGRAM), 10**10, b"")}
-    assert fullest(session, {seeded: None}, ahead) == fullest(session, ahead, {}) == ahead
-    empty = {seeded: poorer[seeded]}
-    assert fullest(session, ahead, empty) == fullest(session, empty, ahead) == empty
+    some = {each: now[each] for each in (sold, seeded, session)}
+
+    def floors(*readings):
+        inspected = lab.inspected()
+        return (
+            token_floors(message, {}, lab.authorization(), inspected, readings, rent),
+            lamport_floor(lab.authorization(), inspected, readings),
+        )
+
+    assert floors(poorer, now) == floors(now, poorer) == floors(poorer, some) == floors(now)
+    with pytest.raises(TransactionRefused):
+        floors(poorer)
+
+
+@pytest.mark.parametrize("side", ["sold", "bought"])
+def test_of_two_readings_that_one_counts_by_which_more_sol_lies_there(side):
+    """By one, the account of wrapped SOL is open, with little in it; by the other it is closed, and much lies there."""
+    lab = Lab(KINDS[f"wrapped SOL is {side}"])
+    message = lab.message(lab.call(lab.swap()))
+    now = lab.accounts([*named_accounts(message, {}), *map(str, lab.mints)])
+    rent = lab.vm.minimum_balance_for_rent_exemption(165)
+    closed = {**now, str(lab.native()): Account(str(SYSTEM_PROGRAM), rent + 10**9, b"")}
+    for readings in ((now, closed), (closed, now)):
+        floors = token_floors(message, {}, lab.authorization(), lab.inspected(), readings, rent)
+        (floor,) = (each for each in floors if each.account == lab.native())
+        assert floor.units == 10**9 + (-100 if side == "sold" else 40)
+
+
+@pytest.mark.parametrize("side", ["sold", "bought"])
+def test_rent_that_falls_is_not_taken_for_what_is_bought(side):
+    lab = Lab(KINDS[f"wrapped SOL is {side}"], spendable=0)
+    before = lab.vm.minimum_balance_for_rent_exemption(165)
+    lab.vm.set_account(RENT_SYSVAR, VmAccount(10**6, struct.pack("<QdB", 696, 1.0, 50), SYSTEM_PROGRAM))
+    freed = before - lab.vm.minimum_balance_for_rent_exemption(165)
+    assert freed > 10**6
+    more = [lab.token(b"\x11", lab.native()), lab.give(lab.mints[lab.kind.wrapped], freed)]
+    for script in ([*lab.swap(), *more], lab.swap()):
+        protected = lab.floored(lab.message(lab.call(script)))
+        undone = lab.vm.simulate_transaction(VersionedTransaction(protected, [lab.keypair]))
+        if script == lab.swap():
+            assert not isinstance(undone, FailedTransactionMetadata)
+        else:
+            assert lab.floor_of(protected, undone.err().index) == (side, KEEP)
+
+
+def test_token_2022s_own_wrapped_sol_is_left_alone():
+    lab = Lab(KINDS["Token-2022"])
+    native = Pubkey.from_string("9pan9bMn5HatX4EJdBwg9VgCa7Uz5HL8N1m5D3NdXejP")
+    lab.vm.set_account(native, VmAccount(10**9, bytes(44) + b"\x09\x01" + bytes(36), TOKEN_2022_PROGRAM))
+    opened = create_associated_account(lab.session, lab.session, native, TOKEN_2022_PROGRAM)
+    with pytest.raises(TransactionRefused, match="Token-2022's wrapped SOL"):
+        lab.floors(lab.message(opened, lab.call(lab.swap())))
 
 
 def test_accounts_from_lookup_tables_keep_their_floors(lab):

@@ -204,23 +204,24 @@ def test_what_another_trade_brings_meanwhile_is_not_the_programs_to_take(stage):
     assert stage.held("USDC") == 1_100 * 10**6
 
 
-def test_what_is_not_final_yet_has_a_floor(stage):
-    """The newest state alone has the sold account, and the program takes all of it without naming its mint."""
-    sold, thief = stage.account(stage.session, "USDC"), stage.account(stage.taker, "USDC")
-    metas = [AccountMeta(each, is_signer=False, is_writable=True) for each in (sold, thief)]
+@pytest.mark.parametrize("symbol", ["USDC", "JTO"], ids=["what is sold", "another token"])
+def test_what_is_not_final_yet_has_a_floor(stage, symbol):
+    """The newest state alone has the account, and the program takes from it without naming its mint."""
+    owned, thief = stage.account(stage.session, symbol), stage.account(stage.taker, symbol)
+    metas = [AccountMeta(each, is_signer=False, is_writable=True) for each in (owned, thief)]
     owner = AccountMeta(stage.session, is_signer=True, is_writable=False)
     take_all = Instruction(TOKEN_PROGRAM, b"\x03" + (1_000 * 10**6).to_bytes(8, "little"), [*metas, owner])
-    named = [each for each in stage.named() if each != stage.mints["USDC"]]
+    named = [each for each in stage.named() if each != stage.mints[symbol]]
     stage.named = lambda: named
     stage.play(take_all, stage.move("BONK", stage.taker, stage.session, BOUGHT))
 
     async def accounts(addresses, *, finalized=False):
         found = await stage.world.chain.accounts(addresses)
-        return [None if finalized and each == str(sold) else held for each, held in zip(addresses, found, strict=True)]
+        return [None if finalized and each == str(owned) else held for each, held in zip(addresses, found, strict=True)]
 
     execution = stage.fire(chain=Proxy(stage.world.chain, accounts=accounts))
     assert "the chain would undo it" in last(execution)["detail"]
-    assert stage.held("USDC") == 1_000 * 10**6
+    assert stage.held(symbol) == 1_000 * 10 ** DECIMALS[symbol]
 
 
 def test_more_accounts_than_can_be_read_at_once_are_refused(stage):
