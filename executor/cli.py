@@ -91,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ExecutorError as error:
         return _fail(str(error), status=parsed.fault)
     except OSError as error:
-        return _fail(f"`{error.filename}`: {error.strerror}", status=parsed.fault)
+        where = "" if error.filename is None else f"`{error.filename}`: "
+        return _fail(f"{where}{error.strerror}", status=parsed.fault)
     except KeyboardInterrupt:
         return _fail("interrupted", status=parsed.fault)
     return status

@@ -246,6 +246,7 @@ def server_of(app: Starlette, started: Callable[[], None] | None = None) -> Stop
     config = uvicorn.Config(
         app,
         log_level="warning",
+        use_colors=False,  # asking whether there is a terminal fails where there is no output at all
         access_log=False,
         proxy_headers=False,  # it would believe whoever calls from this host
         server_header=False,

@@ -130,31 +130,36 @@ class StoppableServer(uvicorn.Server):
         super().__init__(config)
         self._tell_started = started
 
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until it is told to stop; whatever else ends it, it no longer listens when that gets out."""
+        try:
+            await super().serve(sockets)
+        except BaseException:
+            if self.started:
+                self._cut_off()
+                await self.shutdown(sockets)
+            raise
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Have the event loop stop the server, between two of its steps. Off the main thread, nobody is told."""
+        """Have signals stop this server, with all others that serve meanwhile. Off the main thread, nobody is told."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         loop = asyncio.get_running_loop()
-        before = {each: signal.getsignal(each) for each in STOPPING}
-        for each in STOPPING:
-            loop.add_signal_handler(each, self.handle_exit, each, None)
-        try:
+        with _SIGNALS.telling(lambda: loop.call_soon_threadsafe(self._stop)):
             yield
-        finally:
-            for each, handler in before.items():
-                loop.remove_signal_handler(each)
-                signal.signal(each, handler)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop, and wait for what is under way; at the second signal, cut it off."""
-        del sig, frame
+    def _stop(self) -> None:
+        """Stop, and wait for what is under way; at the second time, cut it off."""
         if self.should_exit:
-            self.force_exit = True
-            for each in list(self.server_state.connections):
-                each.transport.abort()
+            self._cut_off()
         self.should_exit = True
+
+    def _cut_off(self) -> None:
+        self.force_exit = True
+        for each in list(self.server_state.connections):
+            each.transport.abort()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
@@ -169,7 +174,32 @@ class StoppableServer(uvicorn.Server):
             await self.lifespan.shutdown()
 
 
-STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
+class _Signals:
+    """Tells of SIGTERM and SIGINT whoever wants to be told; while nobody does, they are the program's own."""
+
+    def __init__(self) -> None:
+        self._told: list[Callable[[], object]] = []
+        self._before: dict[signal.Signals, Any] = {}
+
+    @contextmanager
+    def telling(self, stop: Callable[[], object]) -> Iterator[None]:
+        if not self._told:
+            self._before = {each: signal.signal(each, self._tell) for each in (signal.SIGTERM, signal.SIGINT)}
+        self._told.append(stop)
+        try:
+            yield
+        finally:
+            self._told.remove(stop)
+            if not self._told:
+                for each, handler in self._before.items():
+                    signal.signal(each, handler)
+
+    def _tell(self, _number: int, _frame: FrameType | None) -> None:
+        for stop in self._told:
+            stop()
+
+
+_SIGNALS: Final = _Signals()
 
 
 class _Server(StoppableServer):
@@ -184,6 +214,7 @@ class _Server(StoppableServer):
             app,
             http=type("Deadlined", (_Deadlined,), {"header_deadline_s": settings.header_deadline_s}),
             log_level="warning",
+            use_colors=False,  # asking whether there is a terminal fails where there is no output at all
             access_log=False,  # it would write tickets down
             proxy_headers=False,  # it would believe whoever calls from this host: see `trusted_proxies`
             server_header=False,

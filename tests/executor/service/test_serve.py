@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -19,7 +20,7 @@ from executor.cli import main
 from executor.ledger import Ledger
 from executor.prices.protocol import CloseCode, Subscribe, decode_from_server
 from executor.seal import SealKeys
-from executor.service.server import GRACE_S, STOPPING, StoppableServer, bind
+from executor.service.server import GRACE_S, StoppableServer, bind
 from executor.service.settings import AUTOFUND_VARIABLE
 from tests.executor.prices.market import next_tick
 from tests.executor.service.serving import SECRET, bearer, private, token
@@ -112,15 +113,60 @@ def test_a_limit_that_the_ledger_does_not_hold_is_refused_with_what_to_do(config
     assert "set that to 5000" in err
 
 
-def test_a_callers_handlers_are_its_own_again():
-    async def scene():
-        before = [signal.getsignal(each) for each in STOPPING]
-        app = uvicorn.Config(Starlette(), log_level="critical")
-        with bind("127.0.0.1", 0) as bound:
-            await StoppableServer(app, started=lambda: signal.raise_signal(signal.SIGTERM)).serve(sockets=[bound])
-        assert [signal.getsignal(each) for each in STOPPING] == before
+def stoppable(started=None):
+    return StoppableServer(uvicorn.Config(Starlette(), log_level="critical"), started)
 
-    asyncio.run(scene())
+
+def handlers():
+    return [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+
+
+def test_one_signal_stops_all_servers_and_then_signals_are_their_callers_again():
+    async def scene():
+        before, all_serve = handlers(), asyncio.Barrier(4)
+        heard = asyncio.Queue()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, heard.put_nowait, "the caller's own")
+        serving = [stoppable(lambda: waiting.append(asyncio.create_task(all_serve.wait()))) for _ in range(3)]
+        with ExitStack() as closing:
+            bound = [closing.enter_context(bind("127.0.0.1", 0)) for _ in serving]
+            tasks = [asyncio.create_task(each.serve([at])) for each, at in zip(serving, bound, strict=True)]
+            await all_serve.wait()
+            serving[0].should_exit = True
+            await tasks[0]
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.gather(*tasks, *waiting)
+        await heard.get()
+        signal.raise_signal(signal.SIGTERM)
+        await heard.get()
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+        assert handlers() == before
+
+    waiting = []
+    asyncio.run(asyncio.wait_for(scene(), 60))
+
+
+@pytest.mark.parametrize("how", ["cancelled", "failed"])
+def test_a_server_that_ends_by_anything_else_listens_no_more(how):
+    async def scene():
+        listening = asyncio.Event()
+
+        def started():
+            listening.set()
+            if how == "failed":
+                raise RuntimeError("nobody can be told")
+
+        with bind("127.0.0.1", 0) as bound:
+            host, port = bound.getsockname()
+            task = asyncio.create_task(stoppable(started).serve([bound]))
+            await listening.wait()
+            task.cancel() if how == "cancelled" else None
+            with pytest.raises(asyncio.CancelledError if how == "cancelled" else RuntimeError):
+                await task
+            assert not listens(host, port)
+
+    before = handlers()
+    asyncio.run(asyncio.wait_for(scene(), 60))
+    assert handlers() == before
 
 
 def test_a_port_that_is_taken_is_told(config):
