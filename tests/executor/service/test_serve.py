@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
@@ -167,6 +168,15 @@ def test_a_server_that_ends_by_anything_else_listens_no_more(how):
     before = handlers()
     asyncio.run(asyncio.wait_for(scene(), 60))
     assert handlers() == before
+
+
+def test_an_address_that_nobody_can_be_told_ends_it_in_a_line(config):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-c", COMMAND, "serve", "--config", str(config)]
+        told = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert told.returncode == 1
+    assert told.stderr.startswith("executor: No space left on device\n")
+    assert "lifespan" not in told.stderr
 
 
 def test_a_port_that_is_taken_is_told(config):
