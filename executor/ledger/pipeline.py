@@ -40,7 +40,9 @@ class Pipeline:
         self._libpq = connection.pgconn
         self._prepared = prepared
         self._libpq.enter_pipeline_mode()
-        self._libpq.send_query_params(b"BEGIN", None)
+        # INVARIANT: it says its isolation itself. The default of a role or database may be another, by which a fire
+        # would be decided on what stood before the lock was free.
+        self._libpq.send_query_params(b"BEGIN ISOLATION LEVEL READ COMMITTED", None)
         self._sent = 1
 
     def commit(self) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import URL, Connection
+    from sqlalchemy import URL, Connection, PoolProxiedConnection
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -36,7 +36,6 @@ __all__ = ["PostgresStore"]
 CONNECTIONS_MAX: Final = 16
 
 NEEDED: Final = {
-    "transaction_isolation": ("read committed",),
     "synchronous_commit": ("on", "remote_apply"),  # a commit that was answered survives a crash
     "fsync": ("on",),
     "full_page_writes": ("on",),
@@ -49,8 +48,9 @@ CREATE_LOCK: Final = HALTS_LOCK + 1
 SHARE_LOCK: Final = Statement(select(func.pg_advisory_xact_lock_shared(bindparam("key", type_=BigInteger))))
 OWN_LOCK: Final = Statement(select(func.pg_advisory_xact_lock(bindparam("key", type_=BigInteger))))
 
-PASSING: Final = frozenset({"40001", "40P01", "57P01", "57P02", "57P03"})
-"""Serialization failure, deadlock, and a server that shuts down or starts (appendix A of the manual)."""
+PASSING: Final = frozenset({"40001", "40P01", "57P01", "57P02", "57P03", "57P05"})
+"""Serialization failure, deadlock, a server that shuts down or starts, and one that ended a connection because it idled
+(appendix A of the manual)."""
 
 
 class PostgresStore:
@@ -76,8 +76,12 @@ class PostgresStore:
             pool_size=CONNECTIONS_MAX,
             max_overflow=0,
             pool_pre_ping=False,
-            # What the driver prepares by itself it takes away at each rollback, and with it what a pipeline prepared.
-            connect_args={"prepare_threshold": None},
+            connect_args={
+                # What the driver prepares by itself it takes away at each rollback, and what a pipeline prepared too.
+                "prepare_threshold": None,
+                # In a database of SQL_ASCII the driver would else give every text as bytes.
+                "client_encoding": "utf8",
+            },
         )
         self._dbapi: Final = self.engine.dialect.loaded_dbapi
         if not read_only:
@@ -134,16 +138,29 @@ class PostgresStore:
     @contextmanager
     def reading(self) -> Iterator[Cursor]:
         """Lend a cursor in a transaction that sees one state of the database."""
-        connection = self.engine.raw_connection()
+        connection = self._begin_reading()
         try:
-            cursor = connection.cursor()
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            yield Cursor(cursor, self.engine.dialect)
+            yield Cursor(connection.cursor(), self.engine.dialect)
         except BaseException as error:
             self._reconnect_after(error)
             raise
         finally:
             connection.close()
+
+    def _begin_reading(self) -> PoolProxiedConnection:
+        """Return a connection in a transaction to read in; one that the server ended while it idled is made anew."""
+        begin = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        connection = self.engine.raw_connection()
+        try:
+            connection.cursor().execute(begin)
+        except self._dbapi.OperationalError as error:
+            connection.invalidate()
+            if not self.is_passing(error):
+                raise
+            self.engine.dispose()
+            connection = self.engine.raw_connection()
+            connection.cursor().execute(begin)
+        return connection
 
     def _reconnect_after(self, error: BaseException) -> None:
         """Make all connections anew once one is lost: a server that went away took the others along."""

@@ -42,7 +42,7 @@ def scratch(url: str | None = None) -> Iterator[str | Path]:
             f"`{parsed.drivername}` lends no place for a while: postgresql does, and without a URL a file"
         )
     name = f"scratch_{secrets.token_hex(8)}"
-    engine = create_engine(parsed.set(drivername="postgresql+psycopg"))
+    engine = create_engine(parsed.set(drivername="postgresql+psycopg"), connect_args={"client_encoding": "utf8"})
     try:
         with engine.begin() as connection:
             connection.exec_driver_sql(f"CREATE SCHEMA {name}")

@@ -4,10 +4,11 @@ import re
 import time
 from collections import Counter
 from contextlib import contextmanager
+from threading import Thread
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import DBAPIError
 
 from executor.audit import check_ledger
@@ -17,16 +18,19 @@ from executor.entries import Kind
 from executor.errors import ClockUntrusted, IllegalTransition, LedgerError, LedgerTampered
 from executor.fill import Landing
 from executor.guard import fires
+from executor.halts import EVERYTHING, Halter
 from executor.ledger import EVERYBODY, Ahead, Ledger, clock, postgres, wallet
 from executor.ledger import statements as sql
 from executor.ledger.ahead import LOCK_AND_READ
 from executor.ledger.clock import SystemClock
+from executor.ledger.scratch import scratch
 from executor.ledger.statements import Cursor
 from executor.ledger.store import _Change
 from executor.limits import Limits
 from executor.reasons import Reason
 from executor.seal import SealKeys
-from tests.support import Setup, key, uuid
+from tests.postgres import sqlalchemy_url
+from tests.support import Setup, key, until, uuid
 
 KEYS = SealKeys.single(b"s" * 32)
 
@@ -36,14 +40,19 @@ KEYS = SealKeys.single(b"s" * 32)
     [
         ("mysql://x/y", "`mysql` is not a database for a ledger"),
         ("nonsense", "the ledger's URL is none"),
-        ("sqlite://", "`sqlite` is not a database for a ledger"),
+        ("sqlite://", "`sqlite://` names no file: a ledger's URL is `sqlite:///PATH`, and it is never in memory"),
+        ("sqlite:///:memory:", "`sqlite:///:memory:` names no file"),
+        ("sqlite:///file:x.db?mode=memory&uri=true", "names no file"),
+        ("sqlite:///x.db?mode=memory", "names no file"),
         ("sqlite:////nowhere/at/all/ledger.db", "nowhere"),
         ("postgresql://nobody@127.0.0.1:1/none", "failed: connection"),
     ],
 )
-def test_a_url_that_leads_nowhere_is_named(url, told):
+def test_a_url_that_leads_nowhere_is_named(url, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(LedgerError, match=re.escape(told)):
         Ledger.open(url, seal_keys=KEYS)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_password_is_not_told():
@@ -70,6 +79,84 @@ def test_a_server_that_does_not_keep_what_it_commits_is_refused(postgres_ledger,
         finally:
             connection.exec_driver_sql(f'ALTER DATABASE "{name}" RESET ALL')
     engine.dispose()
+
+
+@pytest.fixture
+def with_default(postgres_setup):
+    """Yield a function that gives the database a default for a setting, and opens the ledger anew."""
+    name = make_url(postgres_setup.path).database
+
+    def administer(statement):
+        with psycopg.connect(postgres_setup.path.replace("+psycopg", ""), autocommit=True) as connection:
+            connection.execute(f'ALTER DATABASE "{name}" {statement}')
+
+    def set_default(setting, value):
+        administer(f"SET {setting} = '{value}'")
+        postgres_setup.reopen()
+
+    yield set_default
+    administer("RESET ALL")
+
+
+def waiting_for_locks(postgres_setup):
+    with psycopg.connect(postgres_setup.path.replace("+psycopg", ""), autocommit=True) as connection:
+        count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return connection.execute(count).fetchone()[0]
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_no_default_of_the_database_lets_a_fire_past_a_halt(postgres_setup, with_default, isolation):
+    """A fire that waits while everything is halted is decided by what holds once it has the lock."""
+    setup = postgres_setup
+    setup.activate()
+    with_default("default_transaction_isolation", isolation)
+    fire = Thread(target=lambda: outcomes.append(setup.guard.authorize(setup.request(1))))
+    outcomes = []
+    halt = Thread(target=lambda: setup.guard.halt(EVERYTHING, Halter.OPERATOR, "a drill"))
+    with psycopg.connect(setup.path.replace("+psycopg", "")) as held:
+        held.execute("SELECT 1 FROM heads WHERE wallet = %s FOR UPDATE", (EVERYBODY,))
+        halt.start()
+        until(lambda: waiting_for_locks(setup) == 1)  # it has locked everything, and waits for everybody's head
+        fire.start()
+        until(lambda: waiting_for_locks(setup) == 2)
+    halt.join(60)
+    fire.join(60)
+    (outcome,) = outcomes
+    assert outcome.reason is Reason.HALTED
+
+
+def test_a_read_is_made_again_where_the_server_ended_a_connection_that_idled(postgres_setup, with_default):
+    setup = postgres_setup
+    setup.activate()
+    with_default("idle_session_timeout", "200ms")
+    threads = [Thread(target=setup.guard.authorize, args=(setup.request(number),)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert setup.guard.ledger.engine.pool.checkedin() > 1
+    with psycopg.connect(setup.path.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("SET idle_session_timeout = 0")
+        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        until(lambda: connection.execute(others).fetchone()[0] == 0)
+    assert [setup.guard.headroom(setup.wallet).executions.used for _read in range(12)] == [8] * 12
+
+
+def test_a_database_without_an_encoding_holds_a_ledger(postgres_server):
+    name = "of_sql_ascii"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
+        try:
+            setup = Setup(sqlalchemy_url(postgres_server, name))
+            setup.activate()
+            assert setup.guard.authorize(setup.request(1)).authorization.attempt == 1
+            setup.guard.halt(EVERYTHING, Halter.OPERATOR, "ein Probelauf für später")
+            assert check_ledger(setup.guard.ledger).findings == ()
+            with scratch(setup.path) as url, Ledger.open(url, seal_keys=KEYS) as ledger:
+                assert ledger.limits == Limits()
+            setup.guard.close()
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_two_processes_may_open_one_postgresql_ledger_and_share_every_cap(postgres_setup):
