@@ -42,10 +42,10 @@ class LedgerError(ExecutorError):
 
 
 class LedgerInUse(LedgerError):
-    """Another process holds the SQLite file at `path`; the text says which."""
+    """Another process holds the SQLite file at `path`; the text says which, or how it may have come."""
 
     def __init__(self, path: str, holder: str) -> None:
-        super().__init__(f"`{path}` is in use by process {holder}")
+        super().__init__(f"`{path}` is in use by {holder}")
         self.path = path
 
 

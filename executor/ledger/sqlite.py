@@ -1,20 +1,19 @@
 """SQLite: one process, one file.
 
-Two processes on one file would each be right about half of the caps, so a lock file keeps a second one out and tells
-it who is in; it may still read. Every pragma is read back: SQLite ignores one that it doesn't know or can't honor.
+Two processes on one file would each be right about half of the caps, so a second one is kept out and told who is in; it
+may still read. Every pragma is read back: SQLite ignores one that it doesn't know or can't honor.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from sqlalchemy import URL, create_engine, event
 
-from executor.errors import LedgerError, LedgerInUse
+from executor.errors import LedgerError
+from executor.ledger.held_file import HeldFile, require_one_path
 from executor.ledger.revision import create_or_require, require
 from executor.ledger.statements import Cursor
 
@@ -56,26 +55,21 @@ class SqliteStore:
         """Open `path`; unless `read_only`, hold it alone, and create it where there is none.
 
         Raises:
-            LedgerError: the file or its folder can't be used, another process holds it, or it isn't a database.
+            LedgerError: the file or its folder can't be used, another process holds it, it has another path too, or
+                it isn't a database.
 
         """
         path = path.resolve()
         self.name: Final = str(path)
         self.read_only: Final = read_only
-        self._lock: int | None = None
+        self._held: HeldFile | None = None
         self._writer: PoolProxiedConnection | None = None
         if read_only:
+            require_one_path(path)
             read = {"mode": "ro", "uri": "true"}
             self.engine = _engine(f"file:{quote(str(path))}", READ_ONLY, query=read)
             return
-        self._lock = _lock(path)
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            self.close()
-            raise LedgerError(f"`{path}` can't be written: {error.strerror}") from None
-        self._file = os.fstat(descriptor)
-        os.close(descriptor)
+        self._held = HeldFile(path)
         # rw: a file that is gone is not made again, empty
         self.engine = _engine(f"file:{quote(str(path))}", SAFE, query={"mode": "rw", "uri": "true"})
 
@@ -84,11 +78,9 @@ class SqliteStore:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        if hasattr(self, "engine"):
-            self.engine.dispose()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self.engine.dispose()
+        if self._held is not None:
+            self._held.let_go()
 
     def create(self) -> None:
         """Make the tables where there are none, else require their revision; make the triggers that are missing."""
@@ -116,7 +108,8 @@ class SqliteStore:
     @contextmanager
     def writing(self) -> Iterator[Cursor]:
         """Lend a cursor in a transaction that nobody else's write can be inside of; commit it at the end."""
-        self._require_in_place()
+        if self._held is not None:
+            self._held.require_in_place()
         if self._writer is None:
             self._writer = self.engine.raw_connection()
         cursor = self._writer.cursor()
@@ -128,15 +121,6 @@ class SqliteStore:
             self._writer.invalidate()
             self._writer = None
             raise
-
-    def _require_in_place(self) -> None:
-        """Raise LedgerError if the file was deleted or replaced: SQLite would go on writing to what nobody finds."""
-        try:
-            found = os.stat(self.name)  # noqa: PTH116 - before every fire, and four times as fast as Path's
-        except OSError as error:
-            raise LedgerError(f"`{self.name}` is gone: {error.strerror}") from None
-        if not os.path.samestat(found, self._file):
-            raise LedgerError(f"`{self.name}` was replaced by another file while it was open")
 
     @contextmanager
     def reading(self) -> Iterator[Cursor]:
@@ -172,24 +156,6 @@ class SqliteStore:
 
     def read_ahead(self, _cursor: Cursor, _wallet: str, _ahead: Ahead) -> None:
         """Have answers at hand: not worth it, where nothing travels."""
-
-
-def _lock(path: Path) -> int:
-    """Take the lock file beside `path`, for as long as the returned descriptor stays open."""
-    lock_path = path.with_name(path.name + ".lock")
-    try:
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise LedgerError(f"`{lock_path}` can't be written: {error.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
-        os.close(descriptor)
-        raise LedgerInUse(str(path), holder) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
-    return descriptor
 
 
 def _engine(database: str, pragmas: dict[str, str | int], *, query: dict[str, str] | None = None) -> Engine:

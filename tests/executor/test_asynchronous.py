@@ -3,11 +3,12 @@
 import asyncio
 import inspect
 import sqlite3
+from types import SimpleNamespace
 
 from executor.audit import check_ledger
 from executor.guard import AsyncGuard, Guard
 from executor.reasons import Reason
-from tests.support import Setup, key, uuid
+from tests.support import Setup, in_fork, key, uuid
 
 
 def test_it_has_every_method_of_the_guard_with_the_same_parameters():
@@ -23,6 +24,8 @@ def test_it_has_every_method_of_the_guard_with_the_same_parameters():
 
 def test_each_method_hands_on_what_it_gets_and_returns_what_it_is_given():
     class Recorder:
+        ledger = SimpleNamespace(require_own_process=lambda: None)
+
         def __getattr__(self, name):
             return lambda *arguments, **named: (name, arguments, named)
 
@@ -40,6 +43,16 @@ def test_each_method_hands_on_what_it_gets_and_returns_what_it_is_given():
         await asyncio.to_thread(guard._threads.shutdown)
 
     asyncio.run(call_each())
+
+
+def test_in_a_fork_each_call_is_refused_at_once(setup):
+    """The threads of the guard that was opened before the fork are not there: nobody would ever answer."""
+    guard = AsyncGuard(setup.guard)
+    setup.activate()
+    assert asyncio.run(guard.authorize(setup.request(1))).outcome == "allowed"
+    assert "open it in each process, after the fork" in in_fork(lambda: asyncio.run(guard.agents(setup.wallet)))
+    assert in_fork(lambda: asyncio.run(guard.close())) == "None"
+    assert asyncio.run(guard.authorize(setup.request(2))).outcome == "allowed"
 
 
 def test_many_tasks_share_it_and_no_cap_is_passed(setup):
