@@ -208,7 +208,7 @@ class Guard:
 
     def complete(self, wallet: str, agent_id: str, reason: str) -> Sequence[str]:
         """End an agent for ever, for the executor's `reason`. Returns and raises as `stop` does."""
-        return self._end(wallet, agent_id, Kind.COMPLETED, reason)
+        return self._end(wallet, agent_id, Kind.COMPLETED, _writable(reason))
 
     def record_sweep(
         self,
@@ -249,7 +249,7 @@ class Guard:
 
     def arm_trigger(self, wallet: str, agent_id: str, condition: str) -> None:
         """Tell the user that the agent now waits for `condition`. Raises as `stop` does."""
-        self._tell(wallet, agent_id, Kind.TRIGGER_ARMED, {"condition": condition})
+        self._tell(wallet, agent_id, Kind.TRIGGER_ARMED, {"condition": _writable(condition)})
 
     def set_next_run(self, wallet: str, agent_id: str, at_ms: int | None) -> None:
         """Tell the user when the agent runs next, Unix ms; None: it won't by itself. Raises as `stop` does."""
@@ -260,6 +260,8 @@ class Guard:
 
     def halt(self, scope: Scope, by: Halter, why: str) -> Sequence[str]:
         """Let nothing in `scope` fire until `by` lifts it. Once this returns, nothing is authorized there.
+
+        No clock keeps it from that: if nobody knows the time, the halt has that of what the ledger saw last there.
 
         Returns:
             The transaction signatures of that wallet or agent that exist and have not ended; for everything, none:
@@ -275,7 +277,7 @@ class Guard:
             _halt(transaction, scope, by, why)
             return () if scope.wallet is None else _open_signatures(transaction, scope.agent_id)
 
-        return self.ledger.change(_chain_of(scope), work, create=scope.wallet is not None)
+        return self.ledger.change(_chain_of(scope), work, create=scope.wallet is not None, any_clock=True)
 
     def lift(self, scope: Scope, by: Halter) -> bool:
         """Lift the halt that `by` set on exactly `scope`; what expired meanwhile stays so. Tell whether there was one.
@@ -298,10 +300,8 @@ class Guard:
 
     def halts(self, wallet: str | None = None) -> Sequence[Halt]:
         """Return the halts of everything; with `wallet`, also those of it and its agents."""
-        if wallet is None:
-            with self.ledger.view(EVERYBODY) as view:
-                return view.halts()
-        return self.headroom(wallet).halts
+        with self.ledger.view(wallet or EVERYBODY) as view:
+            return view.every_halt()
 
     def mark_restored(self, why: str = "restored from a backup") -> str:
         """Say that this ledger was put back to an earlier state: halt everything, and begin the ids of events anew.
@@ -326,7 +326,7 @@ class Guard:
             everybody.append(Kind.RESTORED, None, body, {"restored_epoch": epoch})
             _halt(everybody, EVERYTHING, Halter.OPERATOR, why)
 
-        self.ledger.change(EVERYBODY, work)
+        self.ledger.change(EVERYBODY, work, any_clock=True)
         return epoch
 
     # Limits
@@ -511,7 +511,7 @@ class Guard:
             IllegalTransition: it is not merely authorized.
 
         """
-        self._end_attempt(wallet, execution_id, Kind.VOIDED, {"reason": reason, "detail": detail})
+        self._end_attempt(wallet, execution_id, Kind.VOIDED, {"reason": reason, "detail": _writable(detail)})
 
     def mark_landed(self, wallet: str, execution_id: str, landing: Landing) -> Fill:
         """Record that the signed transaction landed and what it moved, and return that in dollars.
@@ -538,7 +538,7 @@ class Guard:
             IllegalTransition: the attempt is not signed, or ended already.
 
         """
-        body = {"reason": Reason.TRANSACTION_FAILED, "detail": detail}
+        body = {"reason": Reason.TRANSACTION_FAILED, "detail": _writable(detail)}
         self._end_attempt(wallet, execution_id, Kind.FAILED, body)
 
     def mark_dead(self, wallet: str, execution_id: str) -> None:
@@ -679,6 +679,11 @@ def _signed(tx_signature: str, transaction_bytes: bytes, last_valid_block_height
     }
 
 
+def _writable(text: str) -> str:
+    """Return `text` with `?` for each half of a surrogate pair, which UTF-8 has not: no step may fail by its words."""
+    return text.encode(errors="replace").decode()
+
+
 def _ahead(fire: FireRequest | Authorization) -> Ahead:
     return Ahead(fire.agent_id, fire.execution_id)
 
@@ -705,7 +710,7 @@ def _chain_of(scope: Scope) -> str:
 
 
 def _halt(transaction: WalletTransaction, scope: Scope, by: Halter, why: str) -> None:
-    halt = Halt(wallet=scope.wallet, agent_id=scope.agent_id, by=by, why=why, at_ms=transaction.now_ms)
+    halt = Halt(wallet=scope.wallet, agent_id=scope.agent_id, by=by, why=_writable(why), at_ms=transaction.now_ms)
     others = tuple(each for each in transaction.head.halts if (each.scope, each.by) != (scope, by))
     transaction.append(Kind.HALTED, scope.agent_id, {"halt": halt.to_json_object()})
     transaction.move_head(halts=(*others, halt))

@@ -64,5 +64,5 @@ def headroom(view: WalletView) -> Headroom:
         )
         if head.fundable
         else None,
-        halts=(*view.halts(), *(halt for halt in head.halts if halt.agent_id is not None)),
+        halts=view.every_halt(),
     )

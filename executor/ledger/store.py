@@ -10,6 +10,7 @@ one breaks the transaction, all of it is undone, and each is made again in a tra
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -84,6 +85,7 @@ class Ledger:
         self._clock: Clock = clock or SystemClock()
         self._turns: Turns[_Change[Any] | _Spending] = Turns(store.writers_max)
         self._told: tuple[Callable[[Collection[str]], None], ...] = ()
+        self._process_id = os.getpid()
         self.id: Final = made.ledger_id
         """In hex, for good: its chains and seals begin with it. No two ledgers share it, but copies of one do."""
         self.first_limits: Final = made.limits
@@ -168,8 +170,17 @@ class Ledger:
         self.change(EVERYBODY, lambda everybody: everybody.change_limits(limits))
 
     def close(self) -> None:
-        """Close the database and give up the lock."""
-        self._store.close()
+        """Close the database and give up the lock. In a fork that is nothing: all of it is still its parent's."""
+        if os.getpid() == self._process_id:
+            self._store.close()
+
+    def require_own_process(self) -> None:
+        """Raise LedgerError in a fork of the process that opened this: its connections and threads are not there."""
+        if os.getpid() != self._process_id:
+            raise LedgerError(
+                f"`{self._store.name}` was opened by process {self._process_id}, of which this is a fork: "
+                "open it in each process, after the fork"
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -185,12 +196,14 @@ class Ledger:
         create: bool = False,
         ahead: Ahead | None = None,
         treasury: bool = False,
+        any_clock: bool = False,
     ) -> T:
         """Have `work` change `wallet` under its lock; return what it returns once that is committed.
 
         `work` may be called again, after all that it did was undone: it must change nothing but the transaction.
         `ahead` is a hint at what it will read: a database that is far sends it all at once. With `treasury` the work
-        gets that chain too (`transaction.treasury`), under its lock, at the same time.
+        gets that chain too (`transaction.treasury`), under its lock, at the same time. With `any_clock` it is made even
+        if nobody knows the time, at the one that the wallet's head has: for what only takes authority away.
 
         Raises:
             UnknownWallet: the ledger has nothing of this wallet, unless `create`.
@@ -198,7 +211,9 @@ class Ledger:
             LedgerError: the database failed; nothing was written, or, at a lost commit, all of it.
 
         """
-        (change,) = self._make([_Change(wallet, work, create=create, ahead=ahead, treasury=treasury)])
+        (change,) = self._make(
+            [_Change(wallet, work, create=create, ahead=ahead, treasury=treasury, any_clock=any_clock)]
+        )
         return change.result()
 
     def change_many(
@@ -210,6 +225,7 @@ class Ledger:
 
     def _make(self, changes: list[W]) -> list[W]:
         """Queue `changes`, and commit what waits, until a transaction has taken them along."""
+        self.require_own_process()
         if self._store.read_only:
             raise LedgerError("the ledger was opened read-only")
         turns = self._turns
@@ -227,9 +243,15 @@ class Ledger:
         return changes
 
     @contextmanager
+    def _reading(self) -> Iterator[Cursor]:
+        self.require_own_process()
+        with told(self._store), self._store.reading() as cursor:
+            yield cursor
+
+    @contextmanager
     def view(self, wallet: str) -> Iterator[WalletView]:
         """Read `wallet` as it stands, without its lock. Raises as `change` does."""
-        with told(self._store), self._store.reading() as cursor:
+        with self._reading() as cursor:
             yield self._view(cursor, wallet)
 
     @contextmanager
@@ -238,28 +260,28 @@ class Ledger:
 
         The database keeps what others change meanwhile apart: long looks belong on a copy or a standby.
         """
-        with told(self._store), self._store.reading() as cursor:
+        with self._reading() as cursor:
             yield Snapshot(self.id, self.first_limits, cursor, partial(self._view, cursor))
 
     def wallets(self) -> Sequence[str]:
         """Return every wallet that the ledger has something of, in order."""
-        with told(self._store), self._store.reading() as cursor:
+        with self._reading() as cursor:
             return [wallet for (wallet,) in cursor.all(sql.SCAN_WALLETS) if wallet not in (EVERYBODY, TREASURY)]
 
     def wallets_in_doubt(self, after: str = "", count_max: int = 1_000) -> Sequence[str]:
         """Return up to `count_max` wallets beyond `after` that may have open attempts, in order."""
-        with told(self._store), self._store.reading() as cursor:
+        with self._reading() as cursor:
             return [wallet for (wallet,) in cursor.all(sql.SCAN_OPEN, after=after, count_max=count_max)]
 
     def wallet_of_signature(self, tx_signature: str) -> str | None:
         """Return the wallet that has this transaction signature on file: a hint where to look, not to be trusted."""
-        with told(self._store), self._store.reading() as cursor:
+        with self._reading() as cursor:
             row = cursor.one(sql.FIND_WALLET_OF_SIGNATURE, tx_signature=tx_signature)
         return None if row is None else str(row[0])
 
     def head_seqs(self, wallets: Collection[str]) -> dict[str, int]:
         """Return how far each of `wallets` has come, where that is a number: a hint to look, not to be trusted."""
-        with told(self._store), self._store.reading() as cursor:
+        with self._reading() as cursor:
             rows = [row for some in _batches(wallets) for row in cursor.all(sql.READ_HEAD_SEQS, **some)]
         return {wallet: seq for wallet, seq in rows if isinstance(seq, int)}
 
@@ -295,7 +317,7 @@ class Ledger:
         return WalletView(cursor, self._seals, head, lambda: self._trusted_time(cursor, head))
 
     def _for_everybody(self) -> ForEverybody:
-        with told(self._store), self._store.reading() as cursor:
+        with self._reading() as cursor:
             return for_everybody(cursor, self._seals)
 
     def _commit(self, changes: Sequence[_Change[Any] | _Spending], attempts_max: int) -> None:
@@ -387,7 +409,10 @@ class Ledger:
                 raise UnknownWallet(f"the ledger has nothing of wallet `{wallet}`")
             made = insert_head(cursor, self._seals, wallet)
             head = self._head(cursor, sql.LOCK_HEAD, wallet) or made
-        return WalletTransaction(cursor, self._seals, head, self._trusted_time(cursor, head))
+        try:
+            return WalletTransaction(cursor, self._seals, head, self._trusted_time(cursor, head))
+        except ClockUntrusted as doubt:
+            return WalletTransaction(cursor, self._seals, head, head.at_ms, doubt)
 
     def _head(self, cursor: Cursor, statement: sql.Statement, wallet: str) -> Head | None:
         row = cursor.one(statement, wallet=wallet)
@@ -433,6 +458,7 @@ class _Change(Waiting, Generic[T]):
         create: bool = False,
         ahead: Ahead | None = None,
         treasury: bool = False,
+        any_clock: bool = False,
     ) -> None:
         super().__init__()
         self.wallet = wallet
@@ -440,12 +466,15 @@ class _Change(Waiting, Generic[T]):
         self.create = create
         self.ahead = ahead
         self.treasury = treasury
+        self.any_clock = any_clock
         self.again = False
         self.fault: Exception | None = None
         self.outcome: T
 
     def make(self, transaction: WalletTransaction) -> None:
         """Do the work. What it refuses before it changed anything harms nobody else; anything else undoes them all."""
+        if not self.any_clock:
+            transaction.require_time()
         before, transaction.again = transaction.head, self.again
         try:
             self.outcome = self._work(transaction)
@@ -496,7 +525,11 @@ def open_store(url: str | Path, *, read_only: bool) -> Store:
     except (ArgumentError, ValueError):  # the second for a port that is no number
         raise LedgerError("the ledger's URL is none") from None
     match parsed.get_backend_name():
-        case "sqlite" if parsed.database:
+        case "sqlite":
+            if parsed.query or parsed.database in (None, "", ":memory:") or parsed.database.startswith("file:"):
+                raise LedgerError(
+                    f"`{url}` names no file: a ledger's URL is `sqlite:///PATH`, and it is never in memory"
+                )
             return SqliteStore(Path(parsed.database), read_only=read_only)
         case "postgresql":
             from executor.ledger.postgres import PostgresStore  # noqa: PLC0415 - an extra
@@ -514,13 +547,15 @@ def told(store: Store) -> Iterator[None]:
     """Tell the driver's errors as ours."""
     try:
         yield
-    except (_driver(store).Error, SQLAlchemyError) as error:
+    except (_driver(store).Error, SQLAlchemyError, UnicodeEncodeError) as error:
         raise _told_of(store, error) from None
 
 
 def _told_of(store: Store, error: Exception) -> Exception:
     """Return our error for the driver's; any other as it is."""
     cause = getattr(error, "orig", None) or error
+    if isinstance(cause, UnicodeEncodeError):
+        return LedgerError("a text with half of a surrogate pair can't be written or looked for")
     if isinstance(cause, _driver(store).IntegrityError):
         # Unique keys are looked up under the lock first: a clash means that a row hid from that, or a bug of ours.
         return LedgerTampered(f"the database refuses what its rows allow: {' '.join(str(cause).split())}")

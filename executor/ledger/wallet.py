@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from executor.entries import ActiveAgent
+    from executor.errors import ClockUntrusted
     from executor.halts import Halt
     from executor.ledger.statements import Cursor, Row, Statement
     from executor.limits import Limits
@@ -172,6 +173,10 @@ class WalletView:
         if not self.head.halts or self.head.wallet == EVERYBODY:
             return everything
         return (*everything, *(halt for halt in self.head.halts if halt.agent_id in (None, agent_id)))
+
+    def every_halt(self) -> tuple[Halt, ...]:
+        """Return the halts of everything, of the wallet, and of each of its agents."""
+        return self.halts() if self.head.wallet == EVERYBODY else (*self._for_everybody.halts, *self.head.halts)
 
     def entry(self, seq: int) -> SealedEntry:
         """Return the entry at `seq`. Raises LedgerTampered unless it is there, as its head says it must be."""
@@ -349,10 +354,18 @@ class WalletTransaction(WalletView):
     treasury: WalletTransaction
     """The chain that counts what all users were given, where the change asked for it too."""
 
-    def __init__(self, cursor: Cursor, seals: Seals, head: Head, now_ms: int) -> None:
+    def __init__(
+        self, cursor: Cursor, seals: Seals, head: Head, now_ms: int, doubt: ClockUntrusted | None = None
+    ) -> None:
         super().__init__(cursor, seals, head, lambda: now_ms)
         self.now_ms = now_ms
+        self._doubt = doubt
         self._stored = head
+
+    def require_time(self) -> None:
+        """Raise ClockUntrusted if nobody knows the time, and `now_ms` is only the one that the head has."""
+        if self._doubt is not None:
+            raise self._doubt
 
     def append(
         self,
@@ -403,7 +416,11 @@ class WalletTransaction(WalletView):
         self.head = self.head._replace(at_ms=self.now_ms, **changes)
 
     def join(self, treasury: WalletTransaction) -> None:
-        """Change the treasury's chain together with this one, at one time: the later of what both have seen."""
+        """Change the treasury's chain together with this one, at one time: the later of what both have seen.
+
+        Raises ClockUntrusted if nobody knows the treasury's.
+        """
+        treasury.require_time()
         self.treasury = treasury
         self.now_ms = treasury.now_ms = max(self.now_ms, treasury.now_ms)
 

@@ -6,8 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from executor.assets import Asset
-from executor.errors import IllegalTransition
+from executor.audit import check_ledger
+from executor.errors import IllegalTransition, LedgerError
 from executor.fill import Landing
+from executor.halts import EVERYTHING, Halter
 from executor.limits import Limits
 from executor.prices.quote import Quote
 from executor.reasons import Reason
@@ -127,3 +129,35 @@ def test_every_asset_of_a_fire_must_be_one_that_the_permit_lists(setup):
     for changes in ({"sell": "BONK"}, {"buy": "BONK"}, {"sell": USDC.mint}, {"buy": JTO.mint}, {"buy": "WIF"}):
         refused = setup.guard.explain(setup.request(1, **changes))
         assert refused.reason is Reason.ASSET_NOT_WHITELISTED
+
+
+HALF = "\ud83d"
+"""Half of a surrogate pair, as a JSON text may hold it: Python has it in a string, UTF-8 and databases have not."""
+
+
+def test_no_step_fails_by_half_a_surrogate_pair_in_what_it_tells(setup):
+    setup.activate()
+    guard, wallet = setup.guard, setup.wallet
+    guard.arm_trigger(wallet, uuid(1), f"when {HALF} rises")
+    first, second = (guard.authorize(setup.request(each)).authorization for each in (1, 2))
+    guard.void(wallet, first.execution_id, Reason.RAIL_UNAVAILABLE, f"the rail said {HALF}")
+    setup.sign(second)
+    guard.mark_failed(wallet, second.execution_id, f"custom program error {HALF}")
+    guard.halt(EVERYTHING, Halter.OPERATOR, f"a drill {HALF}")
+    guard.complete(wallet, uuid(1), f"over {HALF}")
+    assert guard.halts()[0].why == "a drill ?"
+    told = [guard.execution(wallet, each.execution_id).steps[-1].entry.body["detail"] for each in (first, second)]
+    assert told == ["the rail said ?", "custom program error ?"]
+    assert check_ledger(guard.ledger).findings == ()
+
+
+def test_half_a_surrogate_pair_where_a_name_belongs_is_told(setup):
+    setup.activate()
+    for ask in (setup.guard.agents, lambda wallet: setup.guard.stop(wallet, uuid(1))):
+        with pytest.raises(LedgerError, match="half of a surrogate pair"):
+            ask(HALF)
+    with pytest.raises(LedgerError, match="half of a surrogate pair"):
+        setup.guard.void(setup.wallet, HALF, Reason.RAIL_UNAVAILABLE, "nothing")
+    with pytest.raises(ValidationError):
+        setup.request(1, execution_id=HALF)
+    assert setup.guard.authorize(setup.request(1)).outcome == "allowed"

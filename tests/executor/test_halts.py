@@ -2,11 +2,16 @@
 
 import pytest
 
+from executor.assets import KnownAssets
 from executor.audit import check_ledger
 from executor.decide import Refused
+from executor.errors import ClockUntrusted
+from executor.guard import Guard
 from executor.halts import EVERYTHING, Halter, Scope
+from executor.ledger import clock
+from executor.ledger.store import _Change
 from executor.reasons import Reason
-from tests.support import HOUR_MS, Setup, key, uuid
+from tests.support import HOUR_MS, JTO, USDC, Setup, key, uuid
 
 USER, OPERATOR = Halter.USER, Halter.OPERATOR
 
@@ -142,3 +147,69 @@ def test_a_halt_says_why_in_a_line(setup, why):
     with pytest.raises(ValueError, match="why"):
         setup.guard.halt(EVERYTHING, OPERATOR, why)
     assert list(setup.guard.halts()) == []
+
+
+def scopes(setup):
+    return [EVERYTHING, Scope(setup.wallet), Scope(setup.wallet, uuid(1))]
+
+
+@pytest.mark.parametrize("number", range(3), ids=["everything", "wallet", "agent"])
+def test_a_halt_is_made_after_one_that_a_wrong_clock_dated_tomorrow(setup, number):
+    setup.activate()
+    scope = scopes(setup)[number]
+    setup.now_ms += 24 * HOUR_MS
+    setup.guard.halt(scope, OPERATOR, "a drill")
+    setup.guard.lift(scope, OPERATOR)
+    tomorrow_ms = setup.now_ms
+    setup.now_ms -= 24 * HOUR_MS
+    if scope == EVERYTHING:  # a wallet's own chain would refuse to fire, too
+        assert setup.guard.authorize(setup.request(1)).outcome == "allowed"
+    setup.guard.halt(scope, OPERATOR, "a drill")
+    assert [halt.at_ms for halt in setup.guard.halts(scope.wallet)] == [tomorrow_ms]
+    refused = setup.guard.authorize(setup.request(2)).reason
+    assert refused is (Reason.HALTED if scope == EVERYTHING else Reason.CLOCK_UNTRUSTED)
+    with pytest.raises(ClockUntrusted):  # that gives authority back
+        setup.guard.lift(scope, OPERATOR)
+    setup.now_ms += 24 * HOUR_MS
+    assert setup.guard.authorize(setup.request(3)).reason is Reason.HALTED
+    assert check_ledger(setup.guard.ledger).findings == ()
+
+
+def test_a_halt_is_made_while_the_hosts_clock_is_not_believed(setup, monkeypatch):
+    """The clock of the process was set, or is that of another host than the database's."""
+    setup.activate()
+    setup.guard.close()
+    assets = KnownAssets([USDC, JTO])
+    with Guard.open(setup.path, seal_keys=setup.seal_keys, prices=setup.prices, assets=assets) as guard:
+        real = clock._wall_ms
+        monkeypatch.setattr(clock, "_wall_ms", lambda: real() + 3_000)
+        assert guard.authorize(setup.request(1)).reason is Reason.CLOCK_UNTRUSTED
+        for scope in scopes(setup):
+            guard.halt(scope, OPERATOR, "a drill")
+    setup.guard = setup.open()
+    assert {halt.scope for halt in setup.guard.halts(setup.wallet)} == set(scopes(setup))
+    assert setup.guard.authorize(setup.request(1)).reason is Reason.HALTED
+    assert check_ledger(setup.guard.ledger).findings == ()
+
+
+def test_a_change_that_rides_with_such_a_halt_still_needs_the_time(setup):
+    """Both are made in one transaction, of which only the halt is made at a time that nobody knows."""
+    setup.activate()
+    setup.now_ms -= 10_000
+    ledger = setup.guard.ledger
+    told = []
+
+    def fire(transaction):
+        told.append(transaction.now_ms)
+
+    changes = [
+        _Change(setup.wallet, lambda transaction: transaction.now_ms, any_clock=True),
+        _Change(setup.wallet, fire),
+        _Change(key(99).wallet_address, lambda transaction: transaction.now_ms, create=True),
+    ]
+    ledger._make(changes)
+    assert changes[0].result() == setup.now_ms + 10_000
+    with pytest.raises(ClockUntrusted):
+        changes[1].result()
+    assert changes[2].result() == setup.now_ms
+    assert told == []

@@ -73,6 +73,7 @@ MUTANTS = [
 CHECKS, DECIDE, REASONS, VALUES = (f"executor/test_{name}.py" for name in ("checks", "decide", "reasons", "values"))
 BAD, USAGE, GUARD = (f"executor/test_{name}.py" for name in ("bad_values", "usage", "guard"))
 LEDGER, STORE, BROKEN = (f"executor/test_{name}.py" for name in ("ledger", "store", "broken_storage"))
+HALTS, HELD = (f"executor/test_{name}.py" for name in ("halts", "held_file"))
 RACES = "races/test_races.py"
 
 MUTANTS += [
@@ -195,8 +196,16 @@ MUTANTS += [
     ("executor/ledger/sqlite.py", '"DELETE ON entries"', '"DELETE ON entries WHEN 0"', LEDGER),
     ("executor/ledger/sqlite.py", '"recursive_triggers": 1', '"recursive_triggers": 0', LEDGER),
     ("executor/ledger/sqlite.py", '"synchronous": 2', '"synchronous": 1', LEDGER),
-    ("executor/ledger/sqlite.py", "fcntl.LOCK_EX", "fcntl.LOCK_SH", LEDGER),
-    ("executor/ledger/sqlite.py", "        self._require_in_place()\n", "", BROKEN),
+    ("executor/ledger/held_file.py", "fcntl.LOCK_EX", "fcntl.LOCK_SH", LEDGER),
+    ("executor/ledger/held_file.py", "if links > 1", "if links > 2", HELD),
+    ("executor/ledger/held_file.py", "_lock(file, path", "(lambda *_: None)(file, path", HELD),
+    ("executor/ledger/held_file.py", "MOUNT_POINT: Final = 4", "MOUNT_POINT: Final = 3", HELD),
+    ("executor/ledger/held_file.py", "        held.let_go()\n", "        pass\n", HELD),
+    ("executor/ledger/pipeline.py", "BEGIN ISOLATION LEVEL READ COMMITTED", "BEGIN", STORE),
+    ("executor/ledger/postgres.py", ', "57P05"', "", STORE),
+    ("executor/ledger/store.py", "            transaction.require_time()\n", "            pass\n", HALTS),
+    ("executor/guard/guard.py", "create=scope.wallet is not None, any_clock=True", "create=True", HALTS),
+    ("executor/ledger/sqlite.py", "            self._held.require_in_place()\n", "            pass\n", BROKEN),
     ("executor/ledger/sqlite.py", '"mode": "rw"', '"mode": "rwc"', BROKEN),
     ("executor/ledger/postgres.py", "NEW.attempt > 1 AND", "NEW.attempt > 2 AND", STORE),
     ("executor/ledger/postgres.py", "at_ms > NEW.at_ms - 86400000", "at_ms >= NEW.at_ms - 86400000", STORE),
