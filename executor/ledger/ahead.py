@@ -19,6 +19,7 @@ from executor.ledger.wallet import EVERYBODY
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
+    from executor.ledger.session import Session
     from executor.ledger.statements import DriverCursor, Row
 
 __all__ = ["HALTS_LOCK", "LOCK_AND_READ_FUNCTION", "Ahead", "AnsweredCursor"]
@@ -37,10 +38,11 @@ class Ahead(NamedTuple):
 class AnsweredCursor(Cursor):
     """A cursor that has some answers at hand, until something is written."""
 
-    __slots__ = ("_answers",)
+    __slots__ = ("_answers", "session")
 
-    def __init__(self, cursor: DriverCursor, dialect: Dialect) -> None:
+    def __init__(self, cursor: DriverCursor, dialect: Dialect, session: Session) -> None:
         super().__init__(cursor, dialect)
+        self.session = session
         self._answers: dict[tuple[object, ...], list[Row]] = {}
 
     def read_ahead(self, wallet: str, ahead: Ahead) -> None:
@@ -77,7 +79,7 @@ def _answers(wallet: str, ahead: Ahead, rows: list[Row]) -> dict[tuple[object, .
             case "head":
                 answers[sql.LOCK_HEAD, wallet] = [(*head, number)]
             case "time":
-                answers[sql.READ_TIME,] = [(number,)]
+                answers[sql.READ_TIME,] = [(number, int(key_id), newest)]
             case "everybody":
                 answers[sql.READ_EVERYBODY, EVERYBODY] = [(*head, number, newest)]
             case "execution":
@@ -104,8 +106,9 @@ LOCK_AND_READ_FUNCTION: Final = """
         PERFORM pg_advisory_xact_lock_shared(halts_lock);
         RETURN QUERY SELECT 'head', content, NULL::bytea, key_id, mac, seq, NULL::bigint
             FROM heads WHERE wallet = its_wallet FOR UPDATE;
-        RETURN QUERY SELECT 'time', NULL::bytea, NULL::bytea, NULL, NULL::bytea,
-            (extract(epoch FROM clock_timestamp()) * 1000)::bigint, NULL::bigint;
+        RETURN QUERY SELECT 'time', NULL::bytea, NULL::bytea, pg_backend_pid()::text, NULL::bytea,
+            (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+            (extract(epoch FROM pg_conf_load_time()) * 1000000)::bigint;
         RETURN QUERY SELECT 'everybody', content, NULL::bytea, key_id, mac, seq,
             (SELECT max(seq) FROM entries WHERE wallet = everybody)
             FROM heads WHERE wallet = everybody;

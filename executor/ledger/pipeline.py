@@ -2,13 +2,14 @@
 
 psycopg's own pipeline hands each statement to the network by itself, and waits once more when it is left. That was a
 third of a fire's time. Here statements are queued until somebody asks for an answer; each is prepared once on a
-connection, and its answer comes in binary. Values are adapted by psycopg.
+connection, under a name that follows from what it says, and its answer comes in binary. Values are adapted by psycopg.
 """
 
 from __future__ import annotations
 
 import re
 import select
+from hashlib import sha256
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from psycopg.pq.abc import PGresult
 
+    from executor.ledger.session import Session
+
 __all__ = ["Pipeline"]
 
 BINARY: Final = 1
@@ -30,15 +33,15 @@ _placeholders = re.compile("%[s%]")
 class Pipeline:
     """One transaction on `connection`, as a cursor: what PEP 249 calls `execute`, `fetchone` and `fetchall`.
 
-    `prepared` belongs to the connection, and says what each statement is prepared as. After any exception the
-    connection is good for nothing.
+    `session` belongs to the connection. After any exception the connection is good for nothing.
     """
 
-    def __init__(self, connection: Connection[Any], prepared: dict[object, bytes]) -> None:
+    def __init__(self, connection: Connection[Any], session: Session) -> None:
         """Begin the transaction."""
         self._connection = connection
         self._libpq = connection.pgconn
-        self._prepared = prepared
+        self._session = session
+        session.warnings.clear()
         self._libpq.enter_pipeline_mode()
         # INVARIANT: it says its isolation itself. The default of a role or database may be another, by which a fire
         # would be decided on what stood before the lock was free.
@@ -49,7 +52,8 @@ class Pipeline:
         """Commit, wait until that is safe, and leave the connection as it was.
 
         Raises:
-            psycopg.Error: a statement failed, or the connection; nothing was committed, or, if that was lost, all.
+            psycopg.Error: a statement failed, or the connection; nothing was committed, or, if that was lost or came
+                with a warning, all.
 
         """
         self._libpq.send_query_params(b"COMMIT", None)
@@ -57,15 +61,17 @@ class Pipeline:
         committed = self._answer()
         if committed.command_status != b"COMMIT":  # it is ROLLBACK where a statement failed before
             raise errors.InFailedSqlTransaction("the transaction was rolled back")
+        self._session.require_no_warning()
         self._libpq.exit_pipeline_mode()
 
     def execute(self, text: str, values: Sequence[object]) -> None:
         """Queue a statement with `%s` for each of `values`."""
         adapted = Transformer(self._connection)
         parameters = adapted.dump_sequence(values, [PyFormat.AUTO] * len(values)) if values else ()
-        name = self._prepared.get((text, adapted.types))
+        prepared = self._session.prepared
+        name = prepared.get((text, adapted.types))
         if name is None:
-            name = self._prepared[text, adapted.types] = b"s%d" % len(self._prepared)
+            name = prepared[text, adapted.types] = _name(text, adapted.types)
             self._libpq.send_prepare(name, _numbered(text), adapted.types)
             self._sent += 1
         self._libpq.send_query_prepared(name, parameters, adapted.formats, result_format=BINARY)
@@ -114,6 +120,11 @@ class Pipeline:
         poll.register(self._libpq.socket, events)
         poll.poll()
         self._libpq.consume_input()
+
+
+def _name(text: str, types: Sequence[int] | None) -> bytes:
+    """Return what a statement is prepared as: no other is ever, by no other connection and no other version of us."""
+    return b"holdfire_%s" % sha256(f"{types} {text}".encode()).hexdigest()[:32].encode()
 
 
 def _numbered(text: str) -> bytes:

@@ -8,12 +8,14 @@ commits.
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, bindparam, create_engine, event, func, select
 
 from executor.errors import LedgerError
+from executor.ledger import session
 from executor.ledger import statements as sql
 from executor.ledger.ahead import HALTS_LOCK, LOCK_AND_READ_FUNCTION, AnsweredCursor
 from executor.ledger.hints import Hints
@@ -35,22 +37,19 @@ __all__ = ["PostgresStore"]
 
 CONNECTIONS_MAX: Final = 16
 
-NEEDED: Final = {
-    "synchronous_commit": ("on", "remote_apply"),  # a commit that was answered survives a crash
-    "fsync": ("on",),
-    "full_page_writes": ("on",),
-    "transaction_read_only": ("off",),
-    "in_hot_standby": ("off",),  # a primary
-}
-
 CREATE_LOCK: Final = HALTS_LOCK + 1
 
 SHARE_LOCK: Final = Statement(select(func.pg_advisory_xact_lock_shared(bindparam("key", type_=BigInteger))))
+POOLER: Final = (
+    "`{}` is reached by a pooler that gives each transaction another of its connections (PgBouncer's "
+    "pool_mode=transaction): a ledger needs its own, so connect to the server itself, or pool sessions"
+)
+
 OWN_LOCK: Final = Statement(select(func.pg_advisory_xact_lock(bindparam("key", type_=BigInteger))))
 
-PASSING: Final = frozenset({"40001", "40P01", "57P01", "57P02", "57P03", "57P05"})
-"""Serialization failure, deadlock, a server that shuts down or starts, and one that ended a connection because it idled
-(appendix A of the manual)."""
+PASSING: Final = frozenset({"25P03", "40001", "40P01", "57P01", "57P02", "57P03", "57P05"})
+"""Serialization failure, deadlock, a server that shuts down or starts, and one that ended a connection that idled, in
+a transaction or outside (appendix A of the manual)."""
 
 
 class PostgresStore:
@@ -76,16 +75,11 @@ class PostgresStore:
             pool_size=CONNECTIONS_MAX,
             max_overflow=0,
             pool_pre_ping=False,
-            connect_args={
-                # What the driver prepares by itself it takes away at each rollback, and what a pipeline prepared too.
-                "prepare_threshold": None,
-                # In a database of SQL_ASCII the driver would else give every text as bytes.
-                "client_encoding": "utf8",
-            },
+            # What the driver prepares by itself it takes away at each rollback, and what a pipeline prepared too.
+            connect_args={"prepare_threshold": None, "client_encoding": session.SET["client_encoding"]},
         )
         self._dbapi: Final = self.engine.dialect.loaded_dbapi
-        if not read_only:
-            event.listen(self.engine, "connect", _require_safe)
+        event.listen(self.engine, "connect", self._begin_session)
         self._hints = Hints(self.engine)
 
     def close(self) -> None:
@@ -95,6 +89,7 @@ class PostgresStore:
 
     def create(self) -> None:
         """Make the tables where there are none, else require their revision; make all else as it must be."""
+        self._refuse_pooler()
         with self.altering() as connection:
             create_or_require(connection, self.name)
             self.program(connection)
@@ -115,9 +110,13 @@ class PostgresStore:
 
         Of two processes that begin at once, one waits.
         """
-        with self.engine.begin() as connection:
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({CREATE_LOCK})")
-            yield connection
+        with self.engine.connect() as connection:
+            info = connection.connection.info
+            with connection.begin():
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({CREATE_LOCK})")
+                info["session"].warnings.clear()
+                yield connection
+            info["session"].require_no_warning()
 
     @contextmanager
     def writing(self) -> Iterator[AnsweredCursor]:
@@ -126,8 +125,8 @@ class PostgresStore:
         driver: Any = connection.driver_connection
         try:
             # What needs no answer travels with what follows: a fire waits for its reads and its commit alone.
-            pipeline = Pipeline(driver, connection.info.setdefault("prepared", {}))
-            yield AnsweredCursor(pipeline, self.engine.dialect)
+            pipeline = Pipeline(driver, connection.info["session"])
+            yield AnsweredCursor(pipeline, self.engine.dialect, connection.info["session"])
             pipeline.commit()
         except BaseException as error:
             connection.invalidate()
@@ -149,7 +148,10 @@ class PostgresStore:
 
     def _begin_reading(self) -> PoolProxiedConnection:
         """Return a connection in a transaction to read in; one that the server ended while it idled is made anew."""
-        begin = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        begin = (
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY;"
+            "SET LOCAL idle_in_transaction_session_timeout = 0"  # it locks nobody out, and an audit takes its time
+        )
         connection = self.engine.raw_connection()
         try:
             connection.cursor().execute(begin)
@@ -167,6 +169,27 @@ class PostgresStore:
         if isinstance(error, self._dbapi.OperationalError) and self.is_passing(error):
             self.engine.dispose()
 
+    def _begin_session(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        """Make a new connection one that a ledger can use."""
+        driver: Any = connection
+        entry.info["session"] = session.begin(driver)
+        if not self.read_only:
+            self._require_settings(partial(session.shown, driver))
+            driver.rollback()
+
+    def _require_settings(self, shown: Callable[[str], object]) -> None:
+        for name, allowed in session.NEEDED.items():
+            session.require(name, allowed, shown(name))
+
+    def _refuse_pooler(self) -> None:
+        with closing(self.engine.raw_connection()) as one:
+            driver: Any = one.driver_connection
+            if session.is_direct(driver):
+                return
+            with closing(self.engine.raw_connection()) as other:
+                if session.take_turns(driver, other.driver_connection):  # type: ignore[arg-type]
+                    raise LedgerError(POOLER.format(self.name))
+
     def leave_hint(self, wallets: Collection[str]) -> None:
         """Let other processes know, soon, that `wallets` were changed."""
         self._hints.leave(wallets)
@@ -176,11 +199,21 @@ class PostgresStore:
         return nullcontext() if self.read_only else self._hints.listening(told)
 
     def now_ms(self, cursor: Cursor, _process_ms: int) -> int:
-        """Return the time of the database's host, as it is now and not when the transaction began."""
+        """Return the time of the database's host, as it is now and not when the transaction began.
+
+        With it comes whether the session is still as it was set.
+        """
         row = cursor.one(sql.READ_TIME)
         if row is None:
             raise LedgerError("the database told no time")
-        return int(row[0])
+        now_ms, process, loaded_us = row
+        if isinstance(cursor, AnsweredCursor):
+            if process != cursor.session.process:
+                raise LedgerError(POOLER.format(self.name))
+            if loaded_us != cursor.session.settings_loaded_us:
+                self._require_settings(lambda name: (cursor.one(sql.READ_SETTING, name=name) or (None,))[0])
+                cursor.session.settings_loaded_us = loaded_us
+        return int(now_ms)
 
     def is_passing(self, error: Exception) -> bool:
         """Tell whether the same again may work: a lost connection (no SQLSTATE, or class 08), or one of PASSING."""
@@ -201,17 +234,6 @@ class PostgresStore:
     def own_halts(self, cursor: Cursor) -> None:
         """Wait for every change under way, and let none begin."""
         cursor.send(OWN_LOCK, key=HALTS_LOCK)
-
-
-def _require_safe(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    cursor = connection.cursor()
-    for name, allowed in NEEDED.items():
-        cursor.execute(f"SHOW {name}")
-        found = cursor.fetchone()
-        if found is None or found[0] not in allowed:
-            raise LedgerError(f"PostgreSQL has {name} = {found and found[0]}, but {' or '.join(allowed)} is needed")
-    cursor.close()
-    connection.rollback()
 
 
 TRIGGERS: Final = (

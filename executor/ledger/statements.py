@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from sqlalchemy import (
     BigInteger,
     bindparam,
+    cast,
     delete,
     extract,
     func,
@@ -245,8 +246,15 @@ READ_HEAD_SEQS: Final = Statement(
 READ_HEAD_INDEX: Final = Statement(
     select(heads.c.seq, heads.c.open_attempts).where(heads.c.wallet == bindparam("wallet"))
 )
-READ_TIME: Final = Statement(select(extract("epoch", func.clock_timestamp()) * 1000))
-"""PostgreSQL's own clock, as it stands when this statement runs."""
+READ_TIME: Final = Statement(
+    select(
+        extract("epoch", func.clock_timestamp()) * 1000,
+        func.pg_backend_pid(),
+        cast(extract("epoch", func.pg_conf_load_time()) * 1_000_000, BigInteger),
+    )
+)
+"""PostgreSQL's own clock, as it stands when this statement runs; by which process, which read the settings when."""
+READ_SETTING: Final = Statement(select(func.current_setting(bindparam("name"))))
 
 INSERT_SECRET: Final = _insert(session_secrets)
 _secret = (session_secrets.c.wallet == bindparam("of_wallet"), session_secrets.c.agent_id == bindparam("of_agent"))

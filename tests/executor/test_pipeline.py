@@ -5,6 +5,7 @@ import pytest
 from psycopg import errors
 from sqlalchemy import make_url
 
+from executor.ledger import session
 from executor.ledger.pipeline import Pipeline
 
 
@@ -29,7 +30,7 @@ def insert(pipeline, number, content=b""):
 
 
 def test_what_is_sent_is_kept_once_it_is_committed(connection):
-    pipeline = Pipeline(connection, {})
+    pipeline = Pipeline(connection, session.begin(connection))
     insert(pipeline, 1)
     pipeline.execute("SELECT %s::bigint + 1, '100 %%'", (2**40,))
     assert pipeline.fetchall() == [(2**40 + 1, "100 %")]
@@ -44,7 +45,7 @@ def test_what_is_sent_is_kept_once_it_is_committed(connection):
 
 
 def test_a_statement_that_fails_is_told_and_nothing_is_kept(connection):
-    pipeline = Pipeline(connection, {})
+    pipeline = Pipeline(connection, session.begin(connection))
     insert(pipeline, 1)
     insert(pipeline, 1)
     insert(pipeline, 2)
@@ -53,7 +54,7 @@ def test_a_statement_that_fails_is_told_and_nothing_is_kept(connection):
 
 
 def test_a_failure_that_somebody_swallowed_commits_nothing(connection):
-    pipeline = Pipeline(connection, {})
+    pipeline = Pipeline(connection, session.begin(connection))
     insert(pipeline, 1)
     pipeline.execute("SELECT 1 / 0", ())
     with pytest.raises(errors.DivisionByZero):
@@ -63,14 +64,14 @@ def test_a_failure_that_somebody_swallowed_commits_nothing(connection):
 
 
 def test_a_statement_is_prepared_once_for_each_kind_of_value(connection):
-    prepared = {}
+    ours = session.begin(connection)
     for number in range(3):
-        pipeline = Pipeline(connection, prepared)
+        pipeline = Pipeline(connection, ours)
         insert(pipeline, number)
         insert(pipeline, 10 + number, None)
         pipeline.commit()
-    assert len(prepared) == 2
-    pipeline = Pipeline(connection, prepared)
+    assert len(ours.prepared) == 2
+    pipeline = Pipeline(connection, ours)
     pipeline.execute("SELECT count(*) FROM pg_prepared_statements", ())
     assert pipeline.fetchone() == (3,)
     pipeline.commit()
@@ -78,7 +79,7 @@ def test_a_statement_is_prepared_once_for_each_kind_of_value(connection):
 
 def test_more_than_the_socket_holds_goes_both_ways(connection):
     """Neither side waits for the other to read first."""
-    pipeline = Pipeline(connection, {})
+    pipeline = Pipeline(connection, session.begin(connection))
     for number in range(20):
         insert(pipeline, number, bytes(2**20))
         pipeline.execute("SELECT content FROM notes WHERE number = %s", (number,))
@@ -88,9 +89,42 @@ def test_more_than_the_socket_holds_goes_both_ways(connection):
 
 
 def test_a_server_that_ends_the_connection_is_told(connection):
-    pipeline = Pipeline(connection, {})
+    pipeline = Pipeline(connection, session.begin(connection))
     insert(pipeline, 1)
     pipeline.execute("SELECT pg_terminate_backend(pg_backend_pid())", ())
     with pytest.raises(psycopg.OperationalError):
         pipeline.fetchall()
     assert connection.closed
+
+
+def test_a_name_means_one_statement_on_every_connection(connection):
+    """Even where a pooler leads another's statements to our server process."""
+    names = {}
+    for order in (1, -1):
+        ours = session.begin(connection)
+        for statement in ("SELECT %s::bigint", "SELECT %s::bigint + 1")[::order]:
+            pipeline = Pipeline(connection, ours)
+            pipeline.execute(statement, (1,))
+            pipeline.commit()
+        connection.execute("DEALLOCATE ALL")
+        connection.commit()
+        names[order] = ours.prepared
+    assert names[1] == names[-1]
+    assert len(set(names[1].values())) == 2
+
+
+def test_a_commit_that_is_answered_by_a_warning_is_not_taken_for_one(connection):
+    connection.execute(
+        "CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE WARNING 'not there yet'; RETURN NULL; END $$"
+    )
+    connection.execute(
+        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON notes DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+        " EXECUTE FUNCTION warn()"
+    )
+    connection.commit()
+    ours = session.begin(connection)
+    pipeline = Pipeline(connection, ours)
+    insert(pipeline, 1)
+    with pytest.raises(errors.OperationalError, match="answered by a warning: not there yet"):
+        pipeline.commit()

@@ -73,7 +73,7 @@ MUTANTS = [
 CHECKS, DECIDE, REASONS, VALUES = (f"executor/test_{name}.py" for name in ("checks", "decide", "reasons", "values"))
 BAD, USAGE, GUARD = (f"executor/test_{name}.py" for name in ("bad_values", "usage", "guard"))
 LEDGER, STORE, BROKEN = (f"executor/test_{name}.py" for name in ("ledger", "store", "broken_storage"))
-HALTS, HELD = (f"executor/test_{name}.py" for name in ("halts", "held_file"))
+HALTS, HELD, SESSION = (f"executor/test_{name}.py" for name in ("halts", "held_file", "session"))
 RACES = "races/test_races.py"
 
 MUTANTS += [
@@ -202,7 +202,7 @@ MUTANTS += [
     ("executor/ledger/held_file.py", "MOUNT_POINT: Final = 4", "MOUNT_POINT: Final = 3", HELD),
     ("executor/ledger/held_file.py", "        held.let_go()\n", "        pass\n", HELD),
     ("executor/ledger/pipeline.py", "BEGIN ISOLATION LEVEL READ COMMITTED", "BEGIN", STORE),
-    ("executor/ledger/postgres.py", ', "57P05"', "", STORE),
+    ("executor/ledger/postgres.py", '"57P01", ', "", STORE),
     ("executor/ledger/store.py", "            transaction.require_time()\n", "            pass\n", HALTS),
     ("executor/guard/guard.py", "create=scope.wallet is not None, any_clock=True", "create=True", HALTS),
     ("executor/ledger/sqlite.py", "            self._held.require_in_place()\n", "            pass\n", BROKEN),
@@ -211,18 +211,24 @@ MUTANTS += [
     ("executor/ledger/postgres.py", "at_ms > NEW.at_ms - 86400000", "at_ms >= NEW.at_ms - 86400000", STORE),
     ("executor/ledger/postgres.py", "at_ms > NEW.at_ms - 86400000", "at_ms > NEW.at_ms - 86399999", STORE),
     ("executor/ledger/postgres.py", "BEFORE UPDATE OR DELETE", "BEFORE UPDATE", STORE),
-    ("executor/ledger/postgres.py", '"fsync": ("on",)', '"fsync": ("on", "off")', BROKEN),
+    ("executor/ledger/session.py", '"fsync": ("on",)', '"fsync": ("on", "off")', BROKEN),
+    ("executor/ledger/session.py", '("origin",)', '("origin", "replica")', STORE),
+    ("executor/ledger/session.py", "        if others == before or after != before", "        if False", SESSION),
+    ("executor/ledger/session.py", ', pg_temp"', '"', SESSION),
+    ("executor/ledger/session.py", "        if self.warnings", "        if not self", SESSION),
+    ("executor/ledger/postgres.py", "            if process !=", "            if not", SESSION),
+    ("executor/ledger/postgres.py", "            if loaded_us != cursor", "            if not cursor", SESSION),
     (
-        "executor/ledger/postgres.py",
+        "executor/ledger/session.py",
         '"transaction_read_only": ("off",)',
         '"transaction_read_only": ("off", "on")',
-        BROKEN,
+        STORE,
     ),
     ("executor/ledger/postgres.py", "attempts_max: Final = 8", "attempts_max: Final = 9", BROKEN),
     (
         "executor/ledger/postgres.py",
-        "            self.engine.dispose()\n\n    def leave_hint",
-        "            pass\n\n    def leave_hint",
+        "            self.engine.dispose()\n\n    def _begin_session",
+        "            pass\n\n    def _begin_session",
         BROKEN,
     ),
     ("executor/ledger/ahead.py", "wallet = its_wallet FOR UPDATE", "wallet = its_wallet", RACES),
