@@ -46,7 +46,7 @@ EXTRAS = {"alembic", "httpx", "jwt", "prometheus_client", "psycopg", "pydantic_s
 EXTRAS |= {"starlette", "uvicorn", "websockets"}
 SHELLS = "demo execution rails service settlement signing solana sweeper trace treasury"
 NEEDS_EXTRAS = tuple(f"executor.{name}" for name in SHELLS.split())
-NEEDS_EXTRAS += ("executor.ledger.migrations", "executor.ledger.pipeline", "executor.ledger.upgrade")
+NEEDS_EXTRAS += tuple(f"executor.ledger.{name}" for name in ("migrations", "pipeline", "session", "upgrade"))
 NEEDS_EXTRAS += ("executor.agentexchange",)
 NEEDS_EXTRAS += tuple(f"executor.prices.{name}" for name in ("client", "connection", "fleet", "hub", "socket"))
 
