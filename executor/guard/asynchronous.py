@@ -286,5 +286,5 @@ class AsyncGuard:
         return await self._call(self.guard.entries, wallet, after, count_max)
 
     async def _call(self, method: Callable[..., T], *arguments: Any, **named: Any) -> T:  # noqa: ANN401
-        self.guard.ledger.require_own_process()  # in a fork the threads are not there, and nobody would ever answer
+        self.guard.ledger.require_usable()  # in a fork the threads are not there, and nobody would ever answer
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(method, *arguments, **named))

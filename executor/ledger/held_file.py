@@ -42,7 +42,7 @@ class HeldFile:
         try:
             file = _open(path)
             self._descriptors.append(file)
-            self._status = os.fstat(file)
+            self._watched = [(path, os.fstat(file))]
             require_one_path(path)
             if sys.platform == "linux":  # elsewhere this lock and SQLite's own would keep each other out
                 _lock(file, path, "a process that came by another path, or whose lock file was deleted")
@@ -56,14 +56,24 @@ class HeldFile:
         while self._descriptors:
             os.close(self._descriptors.pop())  # the lock file's last: it says who holds the file
 
+    def watch(self, beside: Path) -> None:
+        """Have a file beside this one in its place, too, from now on."""
+        self._watched.append((beside, beside.stat()))
+
     def require_in_place(self) -> None:
-        """Raise LedgerError if the file was deleted or replaced: SQLite would go on writing to what nobody finds."""
-        try:
-            found = os.stat(self._path)  # noqa: PTH116 - before every fire, and four times as fast as Path's
-        except OSError as error:
-            raise LedgerError(f"`{self._path}` is gone: {error.strerror}") from None
-        if not os.path.samestat(found, self._status):
-            raise LedgerError(f"`{self._path}` was replaced by another file while it was open")
+        """Raise LedgerError once this was let go, or if a file was deleted or replaced.
+
+        SQLite would go on writing to what nobody finds.
+        """
+        if not self._descriptors:
+            raise LedgerError(f"`{self._path}` was closed")
+        for path, status in self._watched:
+            try:
+                found = os.stat(path)  # noqa: PTH116 - before every fire, and four times as fast as Path's
+            except OSError as error:
+                raise LedgerError(f"`{path}` is gone: {error.strerror}") from None
+            if not os.path.samestat(found, status):
+                raise LedgerError(f"`{path}` was replaced by another file while it was open")
 
 
 def require_one_path(path: Path) -> None:

@@ -7,6 +7,7 @@ may still read. Every pragma is read back: SQLite ignores one that it doesn't kn
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -20,7 +21,6 @@ from executor.ledger.statements import Cursor
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from sqlalchemy import Connection, Engine, PoolProxiedConnection
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -64,6 +64,7 @@ class SqliteStore:
         self.read_only: Final = read_only
         self._held: HeldFile | None = None
         self._writer: PoolProxiedConnection | None = None
+        self._anchor: PoolProxiedConnection | None = None
         if read_only:
             require_one_path(path)
             read = {"mode": "ro", "uri": "true"}
@@ -75,9 +76,10 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close every connection and let other processes in."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        for connection in (self._writer, self._anchor):
+            if connection is not None:
+                connection.close()
+        self._writer = self._anchor = None
         self.engine.dispose()
         if self._held is not None:
             self._held.let_go()
@@ -87,6 +89,11 @@ class SqliteStore:
         with self.altering() as connection:
             create_or_require(connection, self.name)
             self.program(connection)
+        if self._held is not None:
+            # While a connection has it open, the log of what was committed last is one file, and is never made anew.
+            self._anchor = self.engine.raw_connection()
+            self._anchor.cursor().execute("SELECT count(*) FROM ledger")
+            self._held.watch(Path(f"{self.name}-wal"))
 
     def program(self, connection: Connection) -> None:
         """Make the triggers that are missing."""
@@ -161,7 +168,7 @@ class SqliteStore:
 def _engine(database: str, pragmas: dict[str, str | int], *, query: dict[str, str] | None = None) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=database, query=query or {}),
-        pool_size=READERS_MAX + 1,
+        pool_size=READERS_MAX + 2,
         max_overflow=0,
         # None: the driver begins nothing by itself. Its own "IMMEDIATE" begins only before a write, after the reads.
         connect_args={"isolation_level": None, "check_same_thread": False},

@@ -86,6 +86,7 @@ class Ledger:
         self._turns: Turns[_Change[Any] | _Spending] = Turns(store.writers_max)
         self._told: tuple[Callable[[Collection[str]], None], ...] = ()
         self._process_id = os.getpid()
+        self._closed = False
         self.id: Final = made.ledger_id
         """In hex, for good: its chains and seals begin with it. No two ledgers share it, but copies of one do."""
         self.first_limits: Final = made.limits
@@ -172,10 +173,13 @@ class Ledger:
     def close(self) -> None:
         """Close the database and give up the lock. In a fork that is nothing: all of it is still its parent's."""
         if os.getpid() == self._process_id:
+            self._closed = True
             self._store.close()
 
-    def require_own_process(self) -> None:
-        """Raise LedgerError in a fork of the process that opened this: its connections and threads are not there."""
+    def require_usable(self) -> None:
+        """Raise LedgerError once this is closed, and in a fork, which has no threads of the process that opened it."""
+        if self._closed:
+            raise LedgerError(f"`{self._store.name}` was closed")
         if os.getpid() != self._process_id:
             raise LedgerError(
                 f"`{self._store.name}` was opened by process {self._process_id}, of which this is a fork: "
@@ -225,7 +229,7 @@ class Ledger:
 
     def _make(self, changes: list[W]) -> list[W]:
         """Queue `changes`, and commit what waits, until a transaction has taken them along."""
-        self.require_own_process()
+        self.require_usable()
         if self._store.read_only:
             raise LedgerError("the ledger was opened read-only")
         turns = self._turns
@@ -244,7 +248,7 @@ class Ledger:
 
     @contextmanager
     def _reading(self) -> Iterator[Cursor]:
-        self.require_own_process()
+        self.require_usable()
         with told(self._store), self._store.reading() as cursor:
             yield cursor
 

@@ -24,7 +24,7 @@ def test_it_has_every_method_of_the_guard_with_the_same_parameters():
 
 def test_each_method_hands_on_what_it_gets_and_returns_what_it_is_given():
     class Recorder:
-        ledger = SimpleNamespace(require_own_process=lambda: None)
+        ledger = SimpleNamespace(require_usable=lambda: None)
 
         def __getattr__(self, name):
             return lambda *arguments, **named: (name, arguments, named)

@@ -8,6 +8,7 @@ import pytest
 
 from executor.audit import check_ledger
 from executor.errors import LedgerError, LedgerInUse
+from executor.halts import EVERYTHING, Halter
 from executor.ledger import Ledger, held_file
 from executor.ledger.held_file import HeldFile
 from executor.limits import Limits
@@ -116,4 +117,43 @@ def test_a_fork_uses_nothing_of_its_parents_ledger(setup):
     assert in_fork(setup.guard.close) == "None"
     assert setup.guard.authorize(setup.request(1)).authorization.attempt == 1
     setup.reopen()
+    assert check_ledger(setup.guard.ledger).findings == ()
+
+
+def test_a_ledger_that_was_closed_neither_fires_nor_answers(setup):
+    setup.activate()
+    setup.guard.close()
+    for ask in (lambda: setup.guard.authorize(setup.request(1)), lambda: setup.guard.headroom(setup.wallet)):
+        with pytest.raises(LedgerError, match="was closed"):
+            ask()
+    with pytest.raises(LedgerError, match="was closed"):
+        setup.guard.halt(EVERYTHING, Halter.OPERATOR, "too late to be in force")
+    setup.guard = setup.open()
+    assert setup.guard.headroom(setup.wallet).executions.used == 0
+    assert setup.guard.halts() == ()
+
+
+def test_a_change_that_waits_while_the_ledger_is_closed_is_not_made(sqlite_setup):
+    """Nobody writes to a file that another process may hold by now."""
+    sqlite_setup.activate()
+    store = sqlite_setup.guard.ledger._store
+    sqlite_setup.guard.close()
+    with pytest.raises(LedgerError, match="was closed"), store.writing():
+        pass
+
+
+def test_a_log_that_is_taken_away_while_the_ledger_is_open_is_noticed(sqlite_setup):
+    setup = sqlite_setup
+    setup.activate()
+    assert setup.guard.authorize(setup.request(1)).outcome == "allowed"
+    log = setup.path.with_name("ledger.db-wal")
+    log.unlink()
+    with pytest.raises(LedgerError, match=r"ledger\.db-wal` is gone"):
+        setup.guard.authorize(setup.request(2))
+    log.touch()
+    with pytest.raises(LedgerError, match=r"ledger\.db-wal` was replaced"):
+        setup.guard.authorize(setup.request(2))
+    log.unlink()
+    setup.reopen()  # at its end SQLite writes back what it has in hand
+    assert setup.guard.headroom(setup.wallet).executions.used == 1
     assert check_ledger(setup.guard.ledger).findings == ()
