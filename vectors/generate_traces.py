@@ -1436,10 +1436,12 @@ def make_clock():
     t.restart()
     t.fire(1, refused("HALTED"))
     t.step("lift", UNTRUSTED, scope={}, by="operator")
-    t.step("halt", UNTRUSTED, scope={}, by="user", why="mine")
+    t.halt(by="user", why="mine")  # what only takes authority away needs no clock
     t.now = T0 + MINUTE - 2 * SECOND
     t.lift()
-    t.fire(2, allowed(100 * USD, 1))
+    t.fire(2, refused("HALTED"))
+    t.lift(by="user")
+    t.fire(3, allowed(100 * USD, 1))
 
 
 def make_limits():
