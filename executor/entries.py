@@ -199,6 +199,10 @@ class Head(NamedTuple):
     """What all of them were together."""
     restored_epoch: str | None = None
     """In the head for everybody of a restored ledger: the epoch that its stream was given then, in hex."""
+    version: int = 0
+    """How often it was written: each time by one more than the head that it replaced."""
+    everybody: int = 0
+    """The newest number of an entry about everybody that was read for this wallet."""
 
     @property
     def stream_epoch(self) -> str:
@@ -212,6 +216,7 @@ class Head(NamedTuple):
             "atMs": self.at_ms,
             "attempts": self.attempts,
             "epoch": self.ledger_id,
+            "everybody": self.everybody,
             **({"fundable": True} if self.fundable else {}),
             **({"fundedLamports": str(self.funded_lamports), "fundings": self.fundings} if self.fundings else {}),
             "halts": [halt.to_json_object() for halt in self.halts],
@@ -223,6 +228,7 @@ class Head(NamedTuple):
             "refusalsUnrecorded": self.refusals_unrecorded,
             **({} if self.restored_epoch is None else {"restoredEpoch": self.restored_epoch}),
             "seq": self.seq,
+            "version": self.version,
             "wallet": self.wallet,
         }
         return to_json(members)
@@ -250,6 +256,8 @@ class Head(NamedTuple):
             fundings=members.get("fundings", 0),
             funded_lamports=int(members.get("fundedLamports", "0")),
             restored_epoch=members.get("restoredEpoch"),
+            version=members.get("version", 0),  # of a head that was last written before revision 0004
+            everybody=members.get("everybody", 0),
         )
 
 

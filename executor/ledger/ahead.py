@@ -45,10 +45,11 @@ class AnsweredCursor(Cursor):
         self.session = session
         self._answers: dict[tuple[object, ...], list[Row]] = {}
 
-    def read_ahead(self, wallet: str, ahead: Ahead) -> None:
+    def read_ahead(self, wallet: str, ahead: Ahead, seen_seq: int) -> None:
         """Lock `wallet` against other changes, and everything against halts, and have a fire's answers at hand."""
         self._answers = {}
-        asked = {"halts_lock": HALTS_LOCK, "wallet": wallet, "everybody": EVERYBODY, **ahead._asdict()}
+        asked = {"halts_lock": HALTS_LOCK, "wallet": wallet, "everybody": EVERYBODY, "seen_seq": seen_seq}
+        asked |= ahead._asdict()
         self._answers = _answers(wallet, ahead, super().all(LOCK_AND_READ, **asked))
 
     def send(self, statement: Statement, /, **values: object) -> None:
@@ -84,7 +85,7 @@ def _answers(wallet: str, ahead: Ahead, rows: list[Row]) -> dict[tuple[object, .
                 answers[sql.READ_EVERYBODY, EVERYBODY] = [(*head, number, newest)]
             case "execution":
                 answers[sql.FIND_EXECUTION, wallet, ahead.execution_id].append(sealed)
-            case "activation":
+            case "activation" | "seen":
                 answers[sql.FIND_SEQ, wallet, number] = [sealed]
             case "attempt":
                 answers[sql.FIND_ATTEMPT, wallet, number] = [sealed]
@@ -92,12 +93,12 @@ def _answers(wallet: str, ahead: Ahead, rows: list[Row]) -> dict[tuple[object, .
 
 
 LOCK_AND_READ: Final = Statement(
-    text("SELECT * FROM lock_and_read(:halts_lock, :wallet, :agent_id, :execution_id, :everybody)")
+    text("SELECT * FROM lock_and_read(:halts_lock, :wallet, :agent_id, :execution_id, :everybody, :seen_seq)")
 )
 
 LOCK_AND_READ_FUNCTION: Final = """
     CREATE OR REPLACE FUNCTION lock_and_read(
-        halts_lock bigint, its_wallet text, its_agent text, its_execution text, everybody text
+        halts_lock bigint, its_wallet text, its_agent text, its_execution text, everybody text, seen_seq bigint
     )
     RETURNS TABLE (what text, content bytea, hash bytea, key_id text, mac bytea, number bigint, newest bigint)
     LANGUAGE plpgsql VOLATILE AS $$
@@ -117,6 +118,9 @@ LOCK_AND_READ_FUNCTION: Final = """
         RETURN QUERY SELECT 'activation', content, hash, key_id, mac, seq, NULL::bigint
             FROM entries WHERE wallet = its_wallet AND agent_id = its_agent AND agent_state = 'active'
             ORDER BY seq DESC LIMIT 1;
+        RETURN QUERY SELECT 'seen', content, hash, key_id, mac, seq, NULL::bigint
+            FROM entries WHERE wallet = its_wallet AND seq = seen_seq
+            AND seq < (SELECT seq FROM heads WHERE wallet = its_wallet);
         RETURN QUERY SELECT 'attempt', content, hash, key_id, mac, attempt, NULL::bigint
             FROM entries WHERE wallet = its_wallet AND attempt = 1
                 + (SELECT max(attempt) FROM entries WHERE wallet = its_wallet)

@@ -36,6 +36,9 @@ class Pipeline:
     `session` belongs to the connection. After any exception the connection is good for nothing.
     """
 
+    rowcount = -1
+    """Nobody knows before the commit."""
+
     def __init__(self, connection: Connection[Any], session: Session) -> None:
         """Begin the transaction."""
         self._connection = connection

@@ -226,10 +226,13 @@ class PostgresStore:
         """Keep halts of everything from coming in between."""
         cursor.send(SHARE_LOCK, key=HALTS_LOCK)
 
-    def read_ahead(self, cursor: Cursor, wallet: str, ahead: Ahead) -> None:
-        """Lock `wallet` and share halts, as their statements do, and have the answers for a fire at hand."""
+    def read_ahead(self, cursor: Cursor, wallet: str, ahead: Ahead, seen_seq: int) -> None:
+        """Lock `wallet` and share halts, as their statements do, and have the answers for a fire at hand.
+
+        They include the entry at `seen_seq`, the newest that this process has seen, if there are newer ones.
+        """
         if isinstance(cursor, AnsweredCursor):
-            cursor.read_ahead(wallet, ahead)
+            cursor.read_ahead(wallet, ahead, seen_seq)
 
     def own_halts(self, cursor: Cursor) -> None:
         """Wait for every change under way, and let none begin."""

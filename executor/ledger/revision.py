@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REVISION", "create_or_require", "recorded", "require"]
 
-REVISION: Final = "0003"
+REVISION: Final = "0004"
 """The newest in `executor/ledger/migrations`: what `executor.ledger.schema` and the triggers say."""
 
 

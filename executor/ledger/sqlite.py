@@ -161,7 +161,7 @@ class SqliteStore:
 
     own_halts = share_halts
 
-    def read_ahead(self, _cursor: Cursor, _wallet: str, _ahead: Ahead) -> None:
+    def read_ahead(self, _cursor: Cursor, _wallet: str, _ahead: Ahead, _seen_seq: int) -> None:
         """Have answers at hand: not worth it, where nothing travels."""
 
 

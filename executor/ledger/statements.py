@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy import Table as SqlTable
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
+from executor.errors import LedgerTampered
 from executor.ledger.schema import entries, heads, ledger, session_secrets, spent
 
 if TYPE_CHECKING:
@@ -41,8 +42,10 @@ Row = tuple[Any, ...]
 class Statement:
     """A statement with named parameters."""
 
-    def __init__(self, core: Executable) -> None:
+    def __init__(self, core: Executable, *, changes_one: bool = False) -> None:
+        """Make a statement of `core`, which `changes_one` row, no less, or changes what it may."""
         self._core = core
+        self.changes_one: Final = changes_one
         self._compiled: dict[str, Compiled] = {}
 
     def compiled(self, dialect: Dialect) -> Compiled:
@@ -52,7 +55,11 @@ class Statement:
             core = self._core.compile(dialect=dialect)  # type: ignore[attr-defined]
             constants = {name: value for name, value in core.params.items() if value is not None}
             names = core.positiontup or []
-            compiled = self._compiled[dialect.name] = Compiled(str(core), names, constants, _in_places(names))
+            text = str(core)
+            if self.changes_one and dialect.name == "postgresql":
+                # Nobody waits for its answer before the commit: it must fail by itself.
+                text = f"WITH changed AS ({text} RETURNING 1) SELECT 1 / count(*) FROM changed"  # noqa: S608 - our own
+            compiled = self._compiled[dialect.name] = Compiled(text, names, constants, _in_places(names))
         return compiled
 
 
@@ -77,6 +84,10 @@ def _in_places(names: list[str]) -> Callable[[dict[str, Any]], Sequence[Any]]:
 class DriverCursor(Protocol):
     """What is asked of a cursor of PEP 249."""
 
+    @property
+    def rowcount(self) -> int:
+        """How many rows the last statement changed, where that is known at once."""
+
     def execute(self, text: str, values: Sequence[Any], /) -> object:
         """Run a statement."""
 
@@ -97,8 +108,13 @@ class Cursor:
         self._dialect = dialect
 
     def send(self, statement: Statement, /, **values: object) -> None:
-        """Run a statement whose answer nobody waits for; if it fails, the transaction does."""
+        """Run a statement whose answer nobody waits for; if it fails, the transaction does.
+
+        Raises LedgerTampered, at once or by the commit, if it changed no row where it changes one.
+        """
         self._execute(statement, values)
+        if statement.changes_one and self._dialect.name == "sqlite" and self._cursor.rowcount != 1:
+            raise LedgerTampered(UNCHANGED)
 
     def one(self, statement: Statement, /, **values: object) -> Row | None:
         """Return the first row; None if there is none."""
@@ -118,8 +134,12 @@ class Cursor:
         self._cursor.execute(text, in_places(values))
 
 
+UNCHANGED: Final = "the database took a row and didn't keep it: somebody's trigger or rule stands in between"
+
+
 def _insert(table: SqlTable) -> Statement:
-    return Statement(insert(table).values({column.name: bindparam(column.name) for column in table.c}))
+    values: dict[str, Any] = {column.name: bindparam(column.name) for column in table.c}
+    return Statement(insert(table).values(values), changes_one=True)
 
 
 def _insert_if_absent(table: SqlTable) -> Statement:
@@ -138,7 +158,9 @@ _of_wallet = select(*SEALED).where(entries.c.wallet == bindparam("wallet"))
 READ_LEDGER: Final = Statement(select(ledger.c.content, ledger.c.key_id, ledger.c.mac))
 INSERT_LEDGER: Final = _insert(ledger)
 READ_STORED_CAP: Final = Statement(select(ledger.c.executions_per_24h))
-CHANGE_STORED_CAP: Final = Statement(update(ledger).values(executions_per_24h=bindparam("executions_per_24h")))
+CHANGE_STORED_CAP: Final = Statement(
+    update(ledger).values(executions_per_24h=bindparam("executions_per_24h")), changes_one=True
+)
 
 HEAD = (heads.c.content, heads.c.key_id, heads.c.mac, heads.c.seq)
 
@@ -154,9 +176,11 @@ LOCK_HEAD: Final = Statement(select(*HEAD).where(heads.c.wallet == bindparam("wa
 INSERT_HEAD: Final = _insert_if_absent(heads)
 ADVANCE_HEAD: Final = Statement(
     update(heads)
-    .where(heads.c.wallet == bindparam("of_wallet"))
-    .values({name: bindparam(name) for name in ("seq", "open_attempts", "content", "key_id", "mac")})
+    .where(heads.c.wallet == bindparam("of_wallet"), heads.c.mac == bindparam("before"))
+    .values({name: bindparam(name) for name in ("seq", "open_attempts", "content", "key_id", "mac")}),
+    changes_one=True,
 )
+"""Only from the head that was read."""
 
 INSERT_ENTRY: Final = _insert(entries)
 FIND_SEQ: Final = Statement(_of_wallet.where(entries.c.seq == bindparam("seq")))
@@ -259,8 +283,8 @@ READ_SETTING: Final = Statement(select(func.current_setting(bindparam("name"))))
 INSERT_SECRET: Final = _insert(session_secrets)
 _secret = (session_secrets.c.wallet == bindparam("of_wallet"), session_secrets.c.agent_id == bindparam("of_agent"))
 READ_SECRET: Final = Statement(select(session_secrets.c.box).where(*_secret))
-CHANGE_SECRET: Final = Statement(update(session_secrets).where(*_secret).values(box=bindparam("box")))
-DELETE_SECRET: Final = Statement(delete(session_secrets).where(*_secret))
+CHANGE_SECRET: Final = Statement(update(session_secrets).where(*_secret).values(box=bindparam("box")), changes_one=True)
+DELETE_SECRET: Final = Statement(delete(session_secrets).where(*_secret), changes_one=True)
 SCAN_SECRETS: Final = Statement(
     select(session_secrets.c.agent_id)
     .where(session_secrets.c.wallet == bindparam("of_wallet"))

@@ -26,6 +26,7 @@ from executor.errors import ClockUntrusted, ExecutorError, LedgerError, LedgerTa
 from executor.ledger import statements as sql
 from executor.ledger.clock import APART_MS_MAX, Clock, SystemClock
 from executor.ledger.pause import pause
+from executor.ledger.ratchet import Ratchet
 from executor.ledger.schema import SCHEMA_VERSION
 from executor.ledger.snapshot import Snapshot
 from executor.ledger.sqlite import SqliteStore
@@ -45,13 +46,14 @@ from executor.seal import Seal
 from permits.canonical import canonicalize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Engine
 
     from executor.entries import Head
     from executor.ledger.ahead import Ahead
     from executor.ledger.postgres import PostgresStore
+    from executor.ledger.ratchet import Seen, StoredHead
     from executor.ledger.statements import Cursor, Row
     from executor.ledger.wallet import ForEverybody
     from executor.seal import SealKeys
@@ -60,6 +62,9 @@ __all__ = ["Ledger"]
 
 LEDGER_TAG: Final = b"holdfire/ledger/v1"
 ID_BYTES: Final = 8
+
+DIVISION_BY_ZERO: Final = "22012"
+"""How PostgreSQL says that a statement changed no row where it changes one."""
 
 FORGOTTEN_AFTER_MS: Final = 600_000
 """Nothing that may be used once lives on a clock that stands so far behind."""
@@ -87,6 +92,7 @@ class Ledger:
         self._told: tuple[Callable[[Collection[str]], None], ...] = ()
         self._process_id = os.getpid()
         self._closed = False
+        self._ratchet = Ratchet()
         self.id: Final = made.ledger_id
         """In hex, for good: its chains and seals begin with it. No two ledgers share it, but copies of one do."""
         self.first_limits: Final = made.limits
@@ -255,8 +261,9 @@ class Ledger:
     @contextmanager
     def view(self, wallet: str) -> Iterator[WalletView]:
         """Read `wallet` as it stands, without its lock. Raises as `change` does."""
+        floors = self._floors(wallet, EVERYBODY)
         with self._reading() as cursor:
-            yield self._view(cursor, wallet)
+            yield self._view(floors, cursor, wallet)
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -264,8 +271,9 @@ class Ledger:
 
         The database keeps what others change meanwhile apart: long looks belong on a copy or a standby.
         """
+        floors = self._ratchet.all()
         with self._reading() as cursor:
-            yield Snapshot(self.id, self.first_limits, cursor, partial(self._view, cursor))
+            yield Snapshot(self.id, self.first_limits, cursor, partial(self._view, floors, cursor))
 
     def wallets(self) -> Sequence[str]:
         """Return every wallet that the ledger has something of, in order."""
@@ -314,15 +322,21 @@ class Ledger:
         (spending,) = self._make([_Spending(wallet, token_hash, expires_at_ms)])
         return spending.result()
 
-    def _view(self, cursor: Cursor, wallet: str) -> WalletView:
-        head = self._head(cursor, sql.READ_HEAD, wallet)
-        if head is None:
+    def _view(self, floors: Mapping[str, Seen], cursor: Cursor, wallet: str) -> WalletView:
+        stored = self._head(cursor, sql.READ_HEAD, wallet)
+        if stored is None:
             raise UnknownWallet(f"the ledger has nothing of wallet `{wallet}`")
-        return WalletView(cursor, self._seals, head, lambda: self._trusted_time(cursor, head))
+        head = stored.head
+        return WalletView(cursor, self._seals, stored, floors, lambda: self._trusted_time(cursor, head))
 
     def _for_everybody(self) -> ForEverybody:
+        floors = self._floors(EVERYBODY)
         with self._reading() as cursor:
-            return for_everybody(cursor, self._seals)
+            return for_everybody(cursor, self._seals, floors)
+
+    def _floors(self, *wallets: str) -> Mapping[str, Seen]:
+        """Return what was seen of `wallets`. INVARIANT: before a look begins, which sees at least that much."""
+        return {wallet: seen for wallet in wallets if (seen := self._ratchet.get(wallet)) is not None}
 
     def _commit(self, changes: Sequence[_Change[Any] | _Spending], attempts_max: int) -> None:
         """Make `changes` in one transaction; if that fails, each in one of its own."""
@@ -347,7 +361,7 @@ class Ledger:
             try:
                 with self._store.writing() as cursor:
                     self._spend_all(cursor, [each for each in changes if isinstance(each, _Spending)])
-                    self._make_all(cursor, [each for each in changes if isinstance(each, _Change)])
+                    seen = self._make_all(cursor, [each for each in changes if isinstance(each, _Change)])
             except _driver(self._store).Error as error:
                 if not self._is_passing(error):
                     raise
@@ -357,6 +371,8 @@ class Ledger:
                     raise
                 self._pause_after(attempt)
             else:
+                for stored in seen:
+                    self._ratchet.rise(stored)
                 self._hint({change.wallet for change in changes})
                 return
 
@@ -379,8 +395,12 @@ class Ledger:
             before_ms = self._clock() - FORGOTTEN_AFTER_MS
             cursor.send(sql.FORGET_SPENT, before_ms=before_ms, count_max=FORGOTTEN_AT_ONCE_MAX)
 
-    def _make_all(self, cursor: Cursor, changes: Sequence[_Change[Any]]) -> None:
-        """Make each change, wallet by wallet in one order, so that no two transactions wait for each other."""
+    def _make_all(self, cursor: Cursor, changes: Sequence[_Change[Any]]) -> Sequence[StoredHead]:
+        """Make each change, wallet by wallet in one order, so that no two transactions wait for each other.
+
+        Returns the heads that were read or written.
+        """
+        seen: list[StoredHead] = []
         if any(change.wallet == EVERYBODY for change in changes):
             self._store.own_halts(cursor)
         elif not all(change.ahead for change in changes):  # who reads ahead shares them
@@ -394,7 +414,8 @@ class Ledger:
                 change.fault = None
                 try:
                     if change.ahead:
-                        self._store.read_ahead(cursor, change.wallet, change.ahead)
+                        seen_of_it = self._ratchet.get(change.wallet)
+                        self._store.read_ahead(cursor, change.wallet, change.ahead, seen_of_it.seq if seen_of_it else 0)
                     transaction = transaction or self._lock(cursor, change.wallet, create=change.create)
                     if treasury is not None and change.treasury:
                         transaction.join(treasury)
@@ -403,29 +424,33 @@ class Ledger:
                     change.fault = fault
             if transaction is not None:
                 transaction.write_head()  # now: EVERYBODY comes first, and all others read its halts
+                seen.extend(transaction.seen())
         if treasury is not None:
             treasury.write_head()
+            seen.extend(treasury.seen())
+        return seen
 
     def _lock(self, cursor: Cursor, wallet: str, *, create: bool) -> WalletTransaction:
-        head = self._head(cursor, sql.LOCK_HEAD, wallet)
-        if head is None:
+        stored = self._head(cursor, sql.LOCK_HEAD, wallet)
+        if stored is None:
             if not create:
                 raise UnknownWallet(f"the ledger has nothing of wallet `{wallet}`")
             made = insert_head(cursor, self._seals, wallet)
-            head = self._head(cursor, sql.LOCK_HEAD, wallet) or made
+            stored = self._head(cursor, sql.LOCK_HEAD, wallet) or made
         try:
-            return WalletTransaction(cursor, self._seals, head, self._trusted_time(cursor, head))
-        except ClockUntrusted as doubt:
-            return WalletTransaction(cursor, self._seals, head, head.at_ms, doubt)
+            now_ms, doubt = self._trusted_time(cursor, stored.head), None
+        except ClockUntrusted as untrusted:
+            now_ms, doubt = stored.head.at_ms, untrusted
+        return WalletTransaction(cursor, self._seals, stored, self._ratchet, now_ms, doubt)
 
-    def _head(self, cursor: Cursor, statement: sql.Statement, wallet: str) -> Head | None:
+    def _head(self, cursor: Cursor, statement: sql.Statement, wallet: str) -> StoredHead | None:
         row = cursor.one(statement, wallet=wallet)
         if row is None:
             return None
-        head = self._seals.head(row)
-        if (head.wallet, head.ledger_id) != (wallet, self.id):
+        stored = self._seals.head(row)
+        if (stored.head.wallet, stored.head.ledger_id) != (wallet, self.id):
             raise LedgerTampered(f"wallet `{wallet}` has the head of another")
-        return head
+        return stored
 
     def _trusted_time(self, cursor: Cursor, head: Head) -> int:
         """Return the time, read after the lock, which for a wallet never goes back."""
@@ -560,6 +585,8 @@ def _told_of(store: Store, error: Exception) -> Exception:
     cause = getattr(error, "orig", None) or error
     if isinstance(cause, UnicodeEncodeError):
         return LedgerError("a text with half of a surrogate pair can't be written or looked for")
+    if getattr(cause, "sqlstate", None) == DIVISION_BY_ZERO:
+        return LedgerTampered(sql.UNCHANGED)
     if isinstance(cause, _driver(store).IntegrityError):
         # Unique keys are looked up under the lock first: a clash means that a row hid from that, or a bug of ours.
         return LedgerTampered(f"the database refuses what its rows allow: {' '.join(str(cause).split())}")

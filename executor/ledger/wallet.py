@@ -9,18 +9,19 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from heapq import merge
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from executor.bounds import Bounds
 from executor.caps import is_expired
 from executor.entries import ENDS, Entry, Head, Kind, attempted_at_ms, chain_start, index_of, next_hash
 from executor.errors import LedgerTampered
 from executor.ledger import statements as sql
+from executor.ledger.ratchet import Seen, StoredHead, require_newest
 from executor.lifecycle import ATTEMPT_STEP, ATTEMPT_STEPS, AgentState, AttemptState
 from executor.seal import Seal, SealKeys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from executor.entries import ActiveAgent
     from executor.errors import ClockUntrusted
@@ -29,6 +30,15 @@ if TYPE_CHECKING:
     from executor.limits import Limits
 
 __all__ = ["SealedEntry", "Seals", "WalletTransaction", "WalletView"]
+
+if TYPE_CHECKING:
+
+    class Floors(Protocol):
+        """What was seen of each wallet before it is read: a `Ratchet`, or what one said then."""
+
+        def get(self, wallet: str, /) -> Seen | None:
+            """Return what was seen of `wallet`; None if nothing was."""
+
 
 HEAD_TAG: Final = b"holdfire/head/v1"
 ENTRY_TAG: Final = b"holdfire/entry/v1"
@@ -71,7 +81,7 @@ class Seals:
         self._read: OrderedDict[bytes, tuple[Row, Head | SealedEntry]] = OrderedDict()
         self.ledger_id: Final = ledger_id
 
-    def head(self, row: Row) -> Head:
+    def head(self, row: Row) -> StoredHead:
         """Return the head in `row` (content, key id, MAC, sequence number), or raise LedgerTampered."""
         content, key_id, mac, seq = row
         head = self._known(mac, row[:3])
@@ -82,7 +92,7 @@ class Seals:
             self._remember(mac, row[:3], head)
         if head.seq != seq:
             raise LedgerTampered(f"the head of wallet `{head.wallet}` doesn't stand at its sequence number")
-        return head
+        return StoredHead(head, mac)
 
     def entry(self, row: Row) -> SealedEntry:
         """Return the entry in `row` (content, hash, key id, MAC). Raises LedgerTampered if the seal doesn't fit."""
@@ -136,16 +146,24 @@ def fits(keys: SealKeys, seal: Seal, tag: bytes, *parts: Any) -> bool:  # noqa: 
 class WalletView:
     """One wallet's entries, each verified as it is read."""
 
-    def __init__(self, cursor: Cursor, seals: Seals, head: Head, time: Callable[[], int]) -> None:
+    def __init__(
+        self, cursor: Cursor, seals: Seals, stored: StoredHead, floors: Floors, time: Callable[[], int]
+    ) -> None:
+        """Look at the wallet of `stored`. Raises LedgerTampered if that is older than what `floors` say was seen."""
         self._cursor = cursor
         self._seals = seals
+        self._floors = floors
         self._time = time
         self._entries: dict[int, SealedEntry] = {}
-        self.head = head
+        self.head = stored.head
+        require_newest(floors.get(self.head.wallet), stored, lambda seq: self.entry(seq).hash)
 
     @cached_property
     def _for_everybody(self) -> ForEverybody:
-        return for_everybody(self._cursor, self._seals)
+        found = for_everybody(self._cursor, self._seals, self._floors)
+        if found.seq < self.head.everybody:
+            raise LedgerTampered(f"wallet `{self.head.wallet}` has seen newer halts of everything, or newer limits")
+        return found
 
     @property
     def limits(self) -> Limits:
@@ -355,12 +373,18 @@ class WalletTransaction(WalletView):
     """The chain that counts what all users were given, where the change asked for it too."""
 
     def __init__(
-        self, cursor: Cursor, seals: Seals, head: Head, now_ms: int, doubt: ClockUntrusted | None = None
+        self,
+        cursor: Cursor,
+        seals: Seals,
+        stored: StoredHead,
+        floors: Floors,
+        now_ms: int,
+        doubt: ClockUntrusted | None = None,
     ) -> None:
-        super().__init__(cursor, seals, head, lambda: now_ms)
+        super().__init__(cursor, seals, stored, floors, lambda: now_ms)
         self.now_ms = now_ms
         self._doubt = doubt
-        self._stored = head
+        self._stored = stored
 
     def require_time(self) -> None:
         """Raise ClockUntrusted if nobody knows the time, and `now_ms` is only the one that the head has."""
@@ -459,19 +483,29 @@ class WalletTransaction(WalletView):
 
     def write_head(self) -> None:
         """Seal and store the head, if it moved. The ledger calls this once, before the commit."""
-        if self.head is self._stored:
+        before = self._stored
+        if self.head is before.head:
             return
+        everybody = self._for_everybody.seq if "_for_everybody" in self.__dict__ else self.head.everybody
+        self.head = self.head._replace(version=self.head.version + 1, everybody=everybody)
         content, seal = self._seals.seal_head(self.head)
         self._cursor.send(
             sql.ADVANCE_HEAD,
             of_wallet=self.head.wallet,
+            before=before.mac,
             seq=self.head.seq,
             open_attempts=self.head.open_attempts,
             content=content,
             key_id=seal.key_id,
             mac=seal.mac,
         )
-        self._stored = self.head
+        self._stored = StoredHead(self.head, seal.mac)
+
+    def seen(self) -> Iterator[StoredHead]:
+        """Yield the heads that this transaction has read or written: once it is committed, nothing older is true."""
+        yield self._stored
+        if "_for_everybody" in self.__dict__ and self.head.wallet != EVERYBODY:
+            yield self._for_everybody.stored
 
 
 class ForEverybody(NamedTuple):
@@ -482,25 +516,35 @@ class ForEverybody(NamedTuple):
     """Those of everything."""
     limits: Limits
     stream_epoch: str
+    stored: StoredHead
 
 
-def for_everybody(cursor: Cursor, seals: Seals) -> ForEverybody:
+def for_everybody(cursor: Cursor, seals: Seals, floors: Floors) -> ForEverybody:
     """Return what the head for everybody says, by one statement.
 
-    Raises LedgerTampered if it is gone, or isn't the newest.
+    Raises LedgerTampered if it is gone, isn't the newest, or is older than what was seen of it.
     """
     row = cursor.one(sql.READ_EVERYBODY, everybody=EVERYBODY)
     if row is None:
         raise LedgerTampered("the head for everybody is gone")
     *sealed, newest = row
-    head = seals.head(tuple(sealed))
+    stored = seals.head(tuple(sealed))
+    head = stored.head
     found, wanted = (head.wallet, head.ledger_id, head.seq), (EVERYBODY, seals.ledger_id, newest or 0)
     if found != wanted or head.limits is None:
         raise LedgerTampered("the halts of everything and the limits are not the newest")
-    return ForEverybody(head.seq, head.halts, head.limits, head.stream_epoch)
+    require_newest(floors.get(EVERYBODY), stored, lambda seq: _hash_for_everybody(cursor, seals, seq))
+    return ForEverybody(head.seq, head.halts, head.limits, head.stream_epoch, stored)
 
 
-def insert_head(cursor: Cursor, seals: Seals, wallet: str, limits: Limits | None = None) -> Head:
+def _hash_for_everybody(cursor: Cursor, seals: Seals, seq: int) -> str:
+    row = cursor.one(sql.FIND_SEQ, wallet=EVERYBODY, seq=seq)
+    if row is None:
+        raise LedgerTampered("of the chain for everybody an entry is gone")
+    return seals.entry(row).hash
+
+
+def insert_head(cursor: Cursor, seals: Seals, wallet: str, limits: Limits | None = None) -> StoredHead:
     """Store and return the head of a wallet that has no entry yet; `limits` for EVERYBODY."""
     start = chain_start(seals.ledger_id, wallet)
     head = Head(ledger_id=seals.ledger_id, wallet=wallet, hash=start, limits=limits)
@@ -508,4 +552,4 @@ def insert_head(cursor: Cursor, seals: Seals, wallet: str, limits: Limits | None
     cursor.send(
         sql.INSERT_HEAD, wallet=wallet, seq=0, open_attempts=0, content=content, key_id=seal.key_id, mac=seal.mac
     )
-    return head
+    return StoredHead(head, seal.mac)

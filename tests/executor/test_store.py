@@ -421,10 +421,10 @@ def test_what_is_read_ahead_is_what_each_statement_answers(postgres_setup):
     setup.guard.change_limits(setup.limits)
     store, asked = setup.guard.ledger._store, Counter()
 
-    def compare(execution, *, agent=1):
+    def compare(execution, *, agent=1, seen_seq=0):
         ahead = Ahead(uuid(agent), setup.request(execution).execution_id)
         with store.writing() as cursor:
-            cursor.read_ahead(setup.wallet, ahead)
+            cursor.read_ahead(setup.wallet, ahead, seen_seq)
             answers = dict(cursor._answers)
             for (statement, *values), rows in answers.items():
                 names = statement.compiled(store.engine.dialect).names
@@ -441,10 +441,14 @@ def test_what_is_read_ahead_is_what_each_statement_answers(postgres_setup):
     for number in (1, 2, 3):
         authorized = setup.guard.authorize(setup.request(number)).authorization
     assert compare(4) == always | {sql.LOCK_HEAD, sql.FIND_SEQ, sql.FIND_ATTEMPT}
+    found = asked[sql.FIND_SEQ]
+    compare(4, seen_seq=3)
+    compare(4, seen_seq=5)  # the newest
+    assert asked[sql.FIND_SEQ] == found + 2 + 1
     assert setup.sign(authorized) is None
     compare(3)
     assert asked[sql.FIND_EXECUTION] == 2
-    assert asked[sql.FIND_ATTEMPT] == 2
+    assert asked[sql.FIND_ATTEMPT] == 2 + 2
 
 
 def test_what_was_forgotten_is_checked_again(setup, monkeypatch):
