@@ -84,6 +84,8 @@ class FaultyProxy:
             except OSError:
                 client.close()
                 continue
+            for each in (client, server):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # it breaks, and holds back nothing else
             pair = _Pair(client, server)
             if not self._is_stalled:
                 pair.flows.set()

@@ -4,7 +4,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import fires, history, postgres, prices, signing, streams, verification
+from tests.benchmarks import fires, history, postgres, prices, rest, signing, streams, verification
 
 MEASURED = (
     *verification.MEASURED,
@@ -12,6 +12,7 @@ MEASURED = (
     *signing.MEASURED,
     *postgres.MEASURED,
     *history.MEASURED,
+    *rest.MEASURED,
     *streams.MEASURED,
     *prices.MEASURED,
 )

@@ -18,10 +18,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from executor.cli import main
+from executor.guard import AsyncGuard
 from executor.ledger import Ledger
 from executor.prices.protocol import CloseCode, Subscribe, decode_from_server
+from executor.prices.socket import server_of
 from executor.seal import SealKeys
-from executor.service.server import GRACE_S, StoppableServer, bind
+from executor.service import Settings, create_app
+from executor.service.server import GRACE_S, StoppableServer, _Server, bind
 from executor.service.settings import AUTOFUND_VARIABLE
 from tests.executor.prices.market import next_tick
 from tests.executor.service.serving import SECRET, bearer, private, token
@@ -143,6 +146,26 @@ def test_one_signal_stops_all_servers_and_then_signals_are_their_callers_again()
         assert handlers() == before
 
     waiting = []
+    asyncio.run(asyncio.wait_for(scene(), 60))
+
+
+@pytest.mark.parametrize("server_for", [_Server, server_of], ids=["service", "price stream"])
+def test_no_answer_waits_for_the_acknowledgement_of_its_head(sqlite_setup, server_for):
+    """Nagle's algorithm stays on where a listening socket's protocol isn't named: 44 ms an answer."""
+
+    async def scene():
+        listens = asyncio.Event()
+        server = server_for(create_app(AsyncGuard(sqlite_setup.guard), Settings()), listens.set)
+        with bind("127.0.0.1", 0) as bound:
+            serving = asyncio.create_task(server.serve([bound]))
+            await listens.wait()
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{bound.getsockname()[1]}", timeout=30) as client:
+                assert (await client.get("/healthz/live")).status_code == 200
+                (accepted,) = [each.transport.get_extra_info("socket") for each in server.server_state.connections]
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+            server.should_exit = True
+            await serving
+
     asyncio.run(asyncio.wait_for(scene(), 60))
 
 
