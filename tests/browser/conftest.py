@@ -11,6 +11,8 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 CHROMIUM = shutil.which("chromium")
+NAME = "agents.example.org"
+"""A site that the browser looks for on loopback."""
 PATIENCE_MS = 60_000
 """A condition's bound, on a machine that has other things to do."""
 
@@ -28,7 +30,7 @@ def chromium():
 
 
 def launch(playwright):
-    arguments = ["--disable-dev-shm-usage"]
+    arguments = ["--disable-dev-shm-usage", f"--host-resolver-rules=MAP {NAME} 127.0.0.1"]
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")  # chromium's sandbox refuses to work for root
     return playwright.chromium.launch(executable_path=CHROMIUM, args=arguments, timeout=PATIENCE_MS)

@@ -10,10 +10,10 @@ from executor.service.server import _Server
 
 
 @contextlib.contextmanager
-def on_a_port(app, port=0):
+def on_a_port(app, port=0, **websocket):
     """Serve `app`; yield its port."""
     bound = bind("127.0.0.1", port)
-    server = _Server(app)
+    server = _Server(app, **websocket)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     try:
