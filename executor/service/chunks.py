@@ -4,6 +4,10 @@ The same frames go to many streams. Through ASGI each of them would be framed fo
 cost more than the write itself. So a server may offer, beside `send`, a function that writes a chunk as it is.
 `executor.service.server` does; under any other server everything goes through `send`.
 
+A middleware may change what goes through `send`: compress it, or hold it back for a while. Then a chunk written beside
+it would be no part of the body, or overtake it. So both ends keep a hash of all that went through, the application of
+what it sent, the server of what arrived, and only while they are the same is a chunk written.
+
 >>> chunk_of(b": heartbeat\n\n")
 b'd\r\n: heartbeat\n\n\r\n'
 """
@@ -16,13 +20,13 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 if TYPE_CHECKING:
     from starlette.types import Scope
 
-__all__ = ["WRITE_CHUNK", "WriteChunk", "chunk_of", "chunk_writer"]
+__all__ = ["WRITE_CHUNK", "WriteChunk", "chunk_of", "chunk_writer", "rolling_hash"]
 
 WRITE_CHUNK: Final = "holdfire.write_chunk"
 """Where a server puts its function, in the scope's `state`."""
 
-WriteChunk: TypeAlias = Callable[[bytes], bool]
-"""Writes a chunk, once the answer's head is sent; False if that would have to wait: then nothing was written."""
+WriteChunk: TypeAlias = Callable[[bytes, int], bool]
+"""Writes a chunk, if all that was sent, by its `rolling_hash`, has left as it was written; else returns False."""
 
 
 def chunk_of(body: bytes) -> bytes:
@@ -36,5 +40,10 @@ def chunk_writer(scope: Scope) -> WriteChunk:
     return offered if offered is not None and scope["http_version"] == "1.1" else _wont
 
 
-def _wont(_chunk: bytes) -> bool:
+def rolling_hash(before: int, body: bytes) -> int:
+    """Return the hash of a body, which so far had the hash `before` (of nothing: 0), with `body` behind it."""
+    return hash((before, body)) if body else before
+
+
+def _wont(_chunk: bytes, _sent: int) -> bool:
     return False

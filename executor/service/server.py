@@ -18,7 +18,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from executor.service.chunks import WRITE_CHUNK
+from executor.service.chunks import WRITE_CHUNK, rolling_hash
 from executor.service.fences import HEAD_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -71,11 +71,37 @@ def _limit_peers(listening: socket.socket) -> None:
             listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
+OTHER_BODIES: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
+"""Headers of bodies that aren't what the application wrote, or aren't in chunks. uvicorn says by itself what is."""
+
+
+class _Connection(h11.Connection):
+    """h11's, which keeps what has left of the answer under way."""
+
+    sent: int | None = None
+    """The `rolling_hash` of its body; None: there is none, or nothing may be written beside it."""
+
+    def send(self, event: h11.Event) -> bytes | None:  # type: ignore[override] # one way for all that it is overloaded for
+        written = super().send(event)
+        if type(event) is h11.Data:
+            self.sent = None if self.sent is None else rolling_hash(self.sent, event.data)
+        elif type(event) is h11.Response and OTHER_BODIES.isdisjoint(name for name, _ in event.headers):
+            self.sent = 0
+        else:
+            self.sent = None
+        return written
+
+
 class _Deadlined(H11Protocol):
     """uvicorn's connection, with a deadline for each head, and a way past h11 for chunks that are ready."""
 
+    conn: _Connection
     header_deadline_s: int
     _deadline: asyncio.TimerHandle | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 - uvicorn's
+        super().__init__(*arguments, **named)
+        self.conn = _Connection(h11.SERVER, HEAD_BYTES_MAX)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
@@ -90,9 +116,9 @@ class _Deadlined(H11Protocol):
         self._unwatch()
         super().connection_lost(exc)
 
-    def write_chunk(self, chunk: bytes) -> bool:
-        """Write `chunk` as it is, if the kernel has taken all that was written before; else do nothing."""
-        if self.transport.is_closing() or self.transport.get_write_buffer_size():
+    def write_chunk(self, chunk: bytes, sent: int) -> bool:
+        """Write `chunk` as it is, if the kernel has taken all that was written before, and that is `sent`; or don't."""
+        if self.conn.sent != sent or self.transport.is_closing() or self.transport.get_write_buffer_size():
             return False
         self.transport.write(chunk)
         return True
@@ -221,7 +247,6 @@ class _Server(StoppableServer):
             access_log=False,  # it would write tickets down
             proxy_headers=False,  # it would believe whoever calls from this host: see `trusted_proxies`
             server_header=False,
-            h11_max_incomplete_event_size=HEAD_BYTES_MAX,
             limit_concurrency=settings.connections_max,
             timeout_graceful_shutdown=GRACE_S,
             **websocket,

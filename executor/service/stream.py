@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.requests import Request
 
 from executor.errors import LedgerError
-from executor.service.chunks import chunk_writer
+from executor.service.chunks import chunk_writer, rolling_hash
 from executor.service.pages import begin
 from executor.service.problems import Problem
 from executor.service.rounds import Rounds
@@ -114,7 +114,7 @@ class _Stream:
 
     __slots__ = (
         "_caller", "_clock_s", "_heartbeat", "_is_behind", "_is_due", "_life", "_loop", "_position", "_rounds", "_send",
-        "_tail", "_tailer", "_turn", "_unsaid", "_write_chunk", "_writing_since_s",
+        "_sent", "_tail", "_tailer", "_turn", "_unsaid", "_write_chunk", "_writing_since_s",
     )  # fmt: skip
 
     def __init__(
@@ -130,6 +130,7 @@ class _Stream:
         self._rounds = rounds
         self._caller = caller
         self._send = send
+        self._sent = 0
         self._write_chunk = write_chunk
         self._clock_s = clock_s
         self._loop = asyncio.get_running_loop()
@@ -180,7 +181,7 @@ class _Stream:
         page = self._tail.page
         if self._unsaid or self._is_behind or page.more or page.after != self._position or page.upto == self._position:
             return False
-        if not self._write_chunk(self._tail.chunk):
+        if not self._write_chunk(self._tail.chunk, self._sent):
             return False
         self._position, self._turn, self._is_due = page.upto, self._tail.turn, False
         return True
@@ -212,6 +213,7 @@ class _Stream:
 
     async def _write(self, body: bytes) -> None:
         self._writing_since_s = self._loop.time()
+        self._sent = rolling_hash(self._sent, body)
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
         self._writing_since_s = None
 

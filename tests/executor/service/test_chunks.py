@@ -4,15 +4,18 @@ import asyncio
 import socket
 import threading
 import time
+import zlib
 from contextlib import contextmanager
 
+import httpx
 import pytest
 import uvicorn
+from starlette.middleware.base import BaseHTTPMiddleware
 
 from executor.guard import AsyncGuard
 from executor.service import Settings, bind, create_app
 from executor.service.auth import Caller
-from executor.service.chunks import WRITE_CHUNK, chunk_of
+from executor.service.chunks import WRITE_CHUNK, chunk_of, rolling_hash
 from executor.service.pages import Page, Position
 from executor.service.rounds import Rounds
 from executor.service.stream import _Stream
@@ -39,8 +42,8 @@ class Counting:
         if WRITE_CHUNK in scope.get("state", {}):
             offered = scope["state"][WRITE_CHUNK]
 
-            def counting(chunk):
-                is_written = offered(chunk)
+            def counting(chunk, sent):
+                is_written = offered(chunk, sent)
                 self.written += is_written
                 self.left += not is_written
                 return is_written
@@ -92,6 +95,104 @@ def test_our_server_writes_an_events_chunk_as_it_is(sqlite_setup, app):
     assert counting.written == EVENTS
 
 
+class Compressing:
+    """Compresses each piece as it comes, and says so."""
+
+    def __init__(self, app, *, says=True):
+        self.app, self.says = app, says
+
+    async def __call__(self, scope, receive, send):
+        compressor = zlib.compressobj(wbits=31)
+
+        async def compressed(message):
+            if message["type"] == "http.response.start" and self.says:
+                message = {**message, "headers": [*message["headers"], (b"content-encoding", b"gzip")]}
+            elif message["type"] == "http.response.body":
+                body = compressor.compress(message["body"])
+                body += compressor.flush(zlib.Z_SYNC_FLUSH if message.get("more_body") else zlib.Z_FINISH)
+                message = {**message, "body": body}
+            await send(message)
+
+        await self.app(scope, receive, compressed)
+
+
+class Halving:
+    """Sends each piece in two."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        async def halved(message):
+            body = message.get("body", b"")
+            if body:
+                await send({**message, "body": body[:9], "more_body": True})
+                message = {**message, "body": body[9:]}
+            await send(message)
+
+        await self.app(scope, receive, halved)
+
+
+class HeaderAdding(BaseHTTPMiddleware):
+    """Starlette's way: the answer passes through a queue."""
+
+    async def dispatch(self, request, call_next):
+        response = await call_next(request)
+        response.headers["x-added"] = "1"
+        return response
+
+
+@pytest.mark.parametrize(("middleware", "past_asgi"), [(Compressing, 0), (Halving, 0), (HeaderAdding, EVENTS)], ids=str)
+def test_a_middleware_around_the_application_gets_every_frame_that_it_changes(sqlite_setup, app, middleware, past_asgi):
+    app.add_middleware(middleware)
+    counting = Counting(app)
+    with served(counting) as address, stream(url_of(address, sqlite_setup)) as following:
+        assert refused_in_turn(sqlite_setup, following) == list(range(3, 3 + EVENTS))
+    assert counting.written == past_asgi
+    assert counting.left == (0 if past_asgi else EVENTS)
+
+
+def test_a_body_that_is_changed_without_a_word_stays_whole(sqlite_setup, app):
+    app.add_middleware(Compressing, says=False)
+    plain, decompress = b"", zlib.decompressobj(wbits=31).decompress
+    with served(app) as address, httpx.stream("GET", url_of(address, sqlite_setup), timeout=60) as answer:
+        pieces = answer.iter_raw()
+        while b"retry: 2000\n\n" not in plain:
+            plain += decompress(next(pieces))
+        sqlite_setup.guard.authorize(sqlite_setup.request(1, sell="BONK"))
+        while not plain.endswith(b"}\n\n"):
+            plain += decompress(next(pieces))
+    assert plain.count(b"event: errored\n") == 1
+
+
+def test_a_chunk_is_written_only_into_a_body_that_left_as_it_was_written(app):
+    """The order of calls is the answer's: before its head, into its body, and after its end."""
+    written = {}
+
+    async def answer(scope, _receive, send):
+        def write(when, sent):
+            written[when] = scope["state"][WRITE_CHUNK](chunk_of(b"-" + when.encode()), sent)
+
+        write("before", 0)
+        head = [tuple(scope["query_string"].split(b"="))]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        write("head", 0)
+        await send({"type": "http.response.body", "body": b"-sent", "more_body": True})
+        write("late", 0)
+        write("body", rolling_hash(0, b"-sent"))
+        await send({"type": "http.response.body", "body": b""})
+        write("after", rolling_hash(0, b"-sent"))
+
+    server = Counting(app)
+    server.app = lambda scope, *how: (answer if scope["type"] == "http" else app)(scope, *how)
+    with served(server) as address, httpx.Client(base_url=address, timeout=60) as client:
+        assert client.get("/?x-other=1").text == "-head-sent-body"
+        assert written == {"before": False, "head": True, "late": False, "body": True, "after": False}
+        for other in ("content-length=5", "content-encoding=identity"):
+            assert client.get(f"/?{other}").text == "-sent"
+            assert not any(written.values())
+
+
 EPOCH = "00112233445566aa"
 AT = [Position(EPOCH, seq) for seq in range(8)]
 NEWEST = Page(AT[5], AT[6], b"id: 6\n\n", more=False)
@@ -119,7 +220,7 @@ NEWEST = Page(AT[5], AT[6], b"id: 6\n\n", more=False)
 def test_only_the_page_that_follows_is_told_at_once(stands_at, page, unsaid, takes_it, is_told):
     written = []
 
-    def write_chunk(chunk):
+    def write_chunk(chunk, _sent):
         return takes_it and not written.append(chunk)
 
     async def tell():
