@@ -18,14 +18,15 @@ TOP: Final = f"""\
 # Settings
 
 `executor serve --config FILE` reads a TOML file. Above it stands the environment: `{PREFIX}` and the setting's name in
-capitals, lists as JSON. A name that nobody knows is refused, in the file and in the environment. `executor config check
-FILE` says in lines what is wrong, or what will hold.
+capitals, lists as JSON. A name that nobody knows is refused, in the file and in the environment; only what Kubernetes
+sets by itself beside a Service named `holdfire` is left be. `executor config check FILE` says in lines what is wrong,
+or what will hold.
 
-No secret stands in the file or in the environment: settings name files, and each file with a secret must be readable by
-its owner alone (mode 0600). A program that makes its own `Settings` may give a function instead, which returns the
-secret's bytes. Nothing here grants authority to trade: permits do that, within limits that lie sealed in
-the ledger. The one limit that the environment may set is `{AUTOFUND_VARIABLE}`; unset, it is
-0, and it must be what the ledger holds.
+No secret stands in the file or in the environment: settings name files, and each file with a secret must be its owner's
+alone (mode 0600), or root's and readable by a group that the service runs in (0440). A program that makes its own
+`Settings` may give a function instead, which returns the secret's bytes. Nothing here grants authority to trade:
+permits do that, within limits that lie sealed in the ledger. The one limit that the environment may set is
+`{AUTOFUND_VARIABLE}`; unset, it is 0, and it must be what the ledger holds.
 
 [How to run the service](../how-to/run-the-service.md) shows a whole file.
 

@@ -2,7 +2,7 @@
 
 A key is 256 random bits after `ak_`, shown once, when it is made. The file holds its SHA-256 (a slow hash would guard
 what can be guessed, which this can't), whose it is and which tier it has. Whoever can write the file can let anyone in,
-so it is its owner's alone. A running hub reads it anew once it has changed.
+so it is private to the process. A running hub reads it anew once it has changed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError
 from executor.errors import ExecutorError
 from executor.prices.hub import AuthenticationUnavailable, Subject
 from executor.prices.protocol import TIERS
+from executor.private_files import exposure
 from executor.value import Value
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class KeyFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._read_as: tuple[int, int, int, int] | None = None
+        self._read_as: tuple[int, ...] = ()
         self._by_hash: dict[str, ApiKey] = {}
 
     async def authenticate(self, credential: str) -> Subject | None:
@@ -115,14 +116,14 @@ class KeyFile:
         try:
             with self._path.open("rb") as file:
                 status = os.fstat(file.fileno())
-                seen = (status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode)
+                seen: tuple[int, ...] = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
                 if seen == self._read_as:
                     return
-                if status.st_mode & 0o077:
-                    raise KeyFileError(f"`{self._path}` must be its owner's alone (chmod 600)")
+                if (exposed := exposure(file, self._path)) is not None:
+                    raise KeyFileError(exposed)
                 kept = _Keys.model_validate_json(file.read())
         except FileNotFoundError:
-            kept, seen = _Keys(), (0, 0, 0, 0)
+            kept, seen = _Keys(), (0,)
         except OSError as error:
             raise KeyFileError(f"`{self._path}`: {error.strerror}") from None
         except ValidationError:

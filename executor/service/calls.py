@@ -24,6 +24,7 @@ All but FAULT say that the call did nothing.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from contextlib import contextmanager
@@ -228,6 +229,8 @@ def address_of(path: Path) -> Iterator[str]:
     if len(os.fsencode(path)) <= ADDRESS_BYTES_MAX:
         yield str(path)
         return
+    if not hasattr(os, "O_PATH"):  # Linux has it
+        raise OSError(errno.ENAMETOOLONG, "a socket's path is at most 103 bytes here", str(path))
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"

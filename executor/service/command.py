@@ -18,7 +18,7 @@ from executor.service.app import create_app
 from executor.service.calls import operator_socket_path
 from executor.service.door import require_usable
 from executor.service.files import read_private
-from executor.service.fire_socket import OperatorSocket
+from executor.service.fire_socket import LINUX_ONLY, OperatorSocket, tells_who_connects
 from executor.service.server import bind, serving
 from executor.service.settings import AUTOFUND_VARIABLE
 from executor.signing import SessionVault
@@ -60,6 +60,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
         OSError: the port is taken; its `filename` is the address.
 
     """
+    operator_socket = _operator_socket(settings)
     opened = _open(settings)
     ledger = settings.ledger
     if ledger is None:
@@ -68,8 +69,8 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     async def main(bound: socket) -> None:
         async with AsyncExitStack() as beside:
             guard = await beside.enter_async_context(AsyncGuard(_guard(settings, ledger, opened)))
-            if "://" not in ledger:  # no other process can halt what is in a file that this one holds
-                await beside.enter_async_context(OperatorSocket(operator_socket_path(Path(ledger)), guard))
+            if operator_socket is not None:
+                await beside.enter_async_context(OperatorSocket(operator_socket, guard))
             stream = opened.price_stream
             if stream is not None:
                 await beside.enter_async_context(stream.running())
@@ -88,7 +89,7 @@ def check(settings: Settings) -> Iterator[str]:
     """Yield a line for each thing that keeps a service from being opened by `settings`. No ledger is opened."""
     if settings.ledger is None:
         yield "`ledger` must be set"
-    for opening in (_seal_keys, _master_key, _assets, _prices, _price_stream, require_usable):
+    for opening in (_operator_socket, _seal_keys, _master_key, _assets, _prices, _price_stream, require_usable):
         try:
             opening(settings)
         except ExecutorError as error:
@@ -114,6 +115,15 @@ def _guard(settings: Settings, ledger: str, opened: _Opened) -> Guard:
             f"`executor limits set autofund_lamports_per_24h={told} --yes`"
         )
     return guard
+
+
+def _operator_socket(settings: Settings) -> Path | None:
+    """Return where the operator halts what is in a file: while this process holds it, no other can."""
+    if settings.ledger is None or "://" in settings.ledger:
+        return None
+    if not tells_who_connects():
+        raise Unusable(f"`{settings.ledger}`: {LINUX_ONLY}; a ledger on PostgreSQL needs none")
+    return operator_socket_path(Path(settings.ledger))
 
 
 def _seal_keys(settings: Settings) -> SealKeys:

@@ -1,14 +1,13 @@
-"""Secrets come from files that nobody but their owner may read, or from functions that fetch them elsewhere."""
+"""Secrets come from files that are private to this process, or from functions that fetch them elsewhere."""
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from executor.errors import ExecutorError
+from executor.private_files import exposure
 
 __all__ = ["SECRET_BYTES_MIN", "SecretRefused", "Source", "name_of", "read_private", "read_secret"]
 
@@ -55,8 +54,8 @@ def name_of(source: Source) -> str:
 def _in_file(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                raise SecretRefused(f"`{path}` must be readable by its owner alone: chmod 600")
+            if (exposed := exposure(file, path)) is not None:
+                raise SecretRefused(exposed)
             return file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         raise SecretRefused(f"`{path}`: {error.strerror}") from None

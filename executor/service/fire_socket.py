@@ -19,6 +19,7 @@ executionId. `executor.service.calls` says what goes over the wire.
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import logging
 import os
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from executor.execution import Executor
     from executor.guard import AsyncGuard
 
-__all__ = ["FireSocket", "OperatorSocket"]
+__all__ = ["LINUX_ONLY", "FireSocket", "OperatorSocket", "tells_who_connects"]
 
 log = logging.getLogger("executor.service")
 
@@ -71,6 +72,12 @@ OPERATOR_THREADS: Final = 4
 """Of the operator's own, so that a halt never waits for a thread behind fires."""
 
 CREDENTIALS: Final = struct.Struct("3i")
+LINUX_ONLY: Final = "the service's Unix sockets are for Linux only: elsewhere nothing here can tell who connects"
+
+
+def tells_who_connects() -> bool:
+    """Tell whether this system says which user a peer is; without that no socket is opened."""
+    return hasattr(socket, "SO_PEERCRED")
 
 
 class _UnixSocket:
@@ -101,10 +108,12 @@ class _UnixSocket:
         """Listen.
 
         Raises:
-            OSError: a living process listens at the path, a file that is no socket is there, or its folder can't be
-                used; `filename` is the path.
+            OSError: a living process listens at the path, a file that is no socket is there, its folder can't be
+                used, or this isn't Linux; `filename` is the path.
 
         """
+        if not tells_who_connects():
+            raise OSError(errno.ENOTSUP, LINUX_ONLY, str(self.path))
         self._lock = _lock(self.path)
         try:
             bound = _bind(self.path, self._gid)

@@ -1,8 +1,8 @@
 """What the operator sets: a TOML file, and above it the environment (`HOLDFIRE_` and a setting's name in capitals).
 
 Nothing in it grants authority to trade: permits do, and the limits lie sealed in the ledger. No secret stands in it
-either: settings name the files that hold them, and each must be readable by its owner alone. A program that makes its
-own `Settings` may name functions instead, which fetch secrets from wherever it keeps them.
+either: settings name the files that hold them, and each must be private, as `executor.private_files` has it. A program
+that makes its own `Settings` may name functions instead, which fetch secrets from wherever it keeps them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from executor.errors import ExecutorError
 from executor.limits import COUNT_MAX
@@ -166,7 +166,10 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment overrule the file."""
+        """Let the environment overrule the file, but for what Kubernetes put there."""
+        if isinstance(env_settings, EnvSettingsSource):
+            links = {name.lower() for name in _service_links()}
+            env_settings.env_vars = {name: told for name, told in env_settings.env_vars.items() if name not in links}
         return env_settings, init_settings
 
     @classmethod
@@ -202,9 +205,39 @@ def _misplaced(given: dict[str, Any]) -> Iterator[str]:
 def _unknown_variables(model: type[Settings]) -> Iterator[str]:
     """Name what is set for us and would be ignored: a mistyped limit must not go unnoticed."""
     known = {f"{PREFIX}{name.upper()}" for name, field in model.model_fields.items() if field.validation_alias is None}
-    for name in sorted(os.environ):
+    for name in sorted(os.environ.keys() - _service_links()):
         if name.startswith(PREFIX) and name not in known:
             yield f"`{name}`: there is no such setting"
+
+
+ADDRESS: Final = "[0-9a-f:.]{2,45}"
+_is_service_link = re.compile(
+    rf"SERVICE_HOST={ADDRESS}|SERVICE_PORT(_[A-Z0-9_]+)?=[0-9]{{1,5}}"
+    rf"|PORT(_[0-9]{{1,5}}_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://({ADDRESS}|\[{ADDRESS}\]):[0-9]{{1,5}}"
+    rf"|PORT_(?P<n>[0-9]{{1,5}})_(?P<by>TCP|UDP|SCTP)_(PROTO=(?i:(?P=by))|PORT=(?P=n)|ADDR={ADDRESS})",
+    re.ASCII,
+).fullmatch
+"""Kubernetes: "Accessing the Service", environment variables. Of a variable, what follows the Service's name."""
+
+
+def _service_links() -> set[str]:
+    """Return the variables that Kubernetes sets in each pod beside a Service `holdfire`, or `holdfire-…`.
+
+    They are told by their names and by what they hold, and only with the `…_SERVICE_HOST` that each Service has: so
+    `HOLDFIRE_PORT` is one if it holds an address, and the setting if it holds a number.
+    """
+    host = "SERVICE_HOST"
+    services = [
+        name.removesuffix(host)
+        for name, told in os.environ.items()
+        if name.startswith(PREFIX) and name.endswith(host) and _is_service_link(f"{host}={told}")
+    ]
+    return {
+        name
+        for name, told in os.environ.items()
+        for service in services
+        if name.startswith(service) and _is_service_link(f"{name.removeprefix(service)}={told}")
+    }
 
 
 def _line(error: Any) -> str:  # noqa: ANN401 - pydantic's

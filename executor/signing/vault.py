@@ -9,9 +9,7 @@ and agent, and the session key that comes out must have the address that was res
 from __future__ import annotations
 
 import hmac
-import os
 import secrets
-import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -22,6 +20,7 @@ from solders.pubkey import Pubkey
 
 from executor.errors import VaultError
 from executor.guard import agents
+from executor.private_files import exposure
 from permits import keys
 
 if TYPE_CHECKING:
@@ -154,7 +153,7 @@ class SessionVault:
 
 
 def read_master_key(path: Path) -> bytes:
-    """Return the master key in the file at `path`: 64 hex digits, which nobody but its owner may read.
+    """Return the master key in the file at `path`: 64 hex digits, which nobody else may read.
 
     Raises:
         VaultError: others may read or write the file, or it holds something else; the text doesn't tell what.
@@ -162,8 +161,8 @@ def read_master_key(path: Path) -> bytes:
 
     """
     with path.open("rb") as file:
-        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-            raise VaultError(f"`{path}` must be readable by its owner alone: chmod 600")
+        if (exposed := exposure(file, path)) is not None:
+            raise VaultError(exposed)
         digits = file.read(2 * SecretBox.KEY_SIZE + 2).strip()
     if len(digits) != 2 * SecretBox.KEY_SIZE or not HEX.issuperset(digits):
         raise VaultError(f"`{path}` must hold a master key's {2 * SecretBox.KEY_SIZE} hex digits")

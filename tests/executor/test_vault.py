@@ -148,7 +148,7 @@ def test_a_master_key_lies_in_a_file_for_its_owner_alone(tmp_path):
     path.write_text(OLD.hex() + "\n")
     path.chmod(0o600)
     assert read_master_key(path) == OLD
-    for mode in (0o640, 0o604, 0o620, 0o660):
+    for mode in (0o644, 0o604, 0o620, 0o660):
         path.chmod(mode)
         with pytest.raises(VaultError, match="chmod 600"):
             read_master_key(path)

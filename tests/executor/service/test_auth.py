@@ -175,7 +175,7 @@ def test_a_secret_that_others_can_read_or_that_is_weak_is_refused(tmp_path, name
     path = private(tmp_path / "secret", PRIVATE_PEM)
     if name == "jwt_private_key_file":
         Authentication(Settings(**{name: path}))
-    path.chmod(0o640)
+    path.chmod(0o644)
     with pytest.raises(SecretRefused, match="chmod 600"):
         Authentication(Settings(**{name: path}))
     private(path, b"short")

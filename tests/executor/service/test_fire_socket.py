@@ -441,6 +441,24 @@ def test_a_folder_that_others_may_write_in_is_no_place_for_it(desk, folder):
     assert list(folder.iterdir()) == []
 
 
+def test_where_nobody_says_who_connects_nothing_is_opened(desk, monkeypatch):
+    async def scene():
+        with pytest.raises(OSError, match="for Linux only") as refused:
+            async with FireSocket(desk.fires, desk.guard):
+                pass
+        assert refused.value.filename == str(desk.fires)
+
+    monkeypatch.delattr(socket, "SO_PEERCRED")
+    asyncio.run(scene())
+    assert list(desk.fires.parent.iterdir()) == []
+
+
+def test_where_there_is_no_way_around_a_long_path_it_is_told(desk, folder, monkeypatch):
+    monkeypatch.delattr(os, "O_PATH")
+    with pytest.raises(ServiceAway, match="at most 103 bytes"):
+        asyncio.run(FireClient(folder / ("x" * 200)).headroom(desk.setup.wallet))
+
+
 def test_a_path_that_is_too_long_for_an_address_is_listened_on_all_the_same(desk, folder):
     deep = folder / ("x" * 120)
     deep.mkdir()

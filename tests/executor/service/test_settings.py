@@ -9,6 +9,7 @@ import pytest
 
 from executor.cli import main
 from executor.service import Settings
+from executor.service.fire_socket import LINUX_ONLY
 from executor.service.settings import AUTOFUND_VARIABLE, SettingsRefused
 from tests.executor.service.serving import private
 
@@ -86,7 +87,7 @@ def test_a_secret_that_others_can_read_is_named_and_not_shown(config, capsys, tm
     (tmp_path / "seal.key").chmod(0o644)
     status, lines = check(config(), capsys)
     assert (status, len(lines)) == (1, 1)
-    assert "must be readable by its owner alone" in lines[0]
+    assert "is open to others" in lines[0]
     private(tmp_path / "seal.key", b"not a key")
     status, lines = check(config(), capsys)
     assert status == 1
@@ -120,6 +121,71 @@ def test_the_environment_overrules_the_file_and_a_mistyped_name_is_noticed(confi
     monkeypatch.setenv("HOLDFIRE_BODY_BYTE_MAX", "2048")
     with pytest.raises(SettingsRefused, match="`HOLDFIRE_BODY_BYTE_MAX`: there is no such setting"):
         Settings.read(config())
+
+
+def links(name, address, url, port="8787"):
+    """Return what Kubernetes sets for a Service of one port."""
+    port_name = f"{name}_PORT_{port}_TCP"
+    return {
+        f"{name}_SERVICE_HOST": address,
+        f"{name}_SERVICE_PORT": port,
+        f"{name}_SERVICE_PORT_HTTP": port,
+        f"{name}_PORT": url,
+        port_name: url,
+        f"{port_name}_PROTO": "tcp",
+        f"{port_name}_PORT": port,
+        f"{port_name}_ADDR": address,
+    }
+
+
+LINKS = links("HOLDFIRE", "10.3.104.46", "tcp://10.3.104.46:8787")
+LINKS |= links("HOLDFIRE_PRICES", "fd00::2e", "tcp://[fd00::2e]:8788", "8788")
+
+
+def test_what_kubernetes_sets_beside_a_service_of_our_name_is_left_be(config, monkeypatch):
+    for name, told in LINKS.items():
+        monkeypatch.setenv(name, told)
+    assert Settings.read(config()).port == 0
+    assert Settings().port == 8_787
+    monkeypatch.setenv("HOLDFIRE_PORT", "9000")
+    assert Settings.read(config()).port == 9_000
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("HOLDFIRE_PORTS", "8787"),
+        ("HOLDFIRE_PORT_8787_TCP_HOST", "10.3.104.46"),
+        ("HOLDFIRE_PORT_8787_TCP_PORT", "8788"),  # of another port than its name says
+        ("HOLDFIRE_PORT_8787_TCP_PROTO", "udp"),
+        ("HOLDFIRE_PORT_8787_TCP", "http://10.3.104.46:8787"),
+        ("HOLDFIRE_PORT_8787_TCP_ADDR", "db.example"),
+        ("HOLDFIRE_SERVICE_PORT", "eight"),
+        ("HOLDFIRE_SERVICE_HOST", "db.example"),
+        ("HOLDFIRE_LEDGER_SERVICE_PORT", "5432"),  # of a Service that has no host
+        ("HOLDFIRE_LEDGER_PORT", "tcp://10.3.104.46:5432"),
+    ],
+)
+def test_any_other_variable_of_our_name_is_refused_beside_those(config, monkeypatch, name, told):
+    for each, value in (LINKS | {name: told}).items():
+        monkeypatch.setenv(each, value)
+    with pytest.raises(SettingsRefused, match=f"`{name}`: there is no such setting"):
+        Settings.read(config())
+
+
+def test_an_address_for_a_port_is_refused_where_no_service_stands(config, monkeypatch):
+    monkeypatch.setenv("HOLDFIRE_PORT", LINKS["HOLDFIRE_PORT"])
+    with pytest.raises(SettingsRefused, match="`port`: "):
+        Settings.read(config())
+
+
+def test_where_nobody_says_who_connects_a_ledger_in_a_file_is_not_served(config, capsys, tmp_path, monkeypatch):
+    """Its operator's socket is for Linux only: said before anything is opened."""
+    monkeypatch.delattr("socket.SO_PEERCRED")
+    assert check(config(), capsys) == (1, [f"`{tmp_path}/ledger.db`: {LINUX_ONLY}; a ledger on PostgreSQL needs none"])
+    assert main(["serve", "--config", str(config())]) == 1
+    assert LINUX_ONLY in capsys.readouterr().err
+    assert not (tmp_path / "ledger.db").exists()
 
 
 def test_unset_the_environments_limit_is_nothing(monkeypatch):
