@@ -10,7 +10,6 @@ what comes back is opened, the text is made again, the wallet's signature checke
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -23,7 +22,8 @@ from starlette.routing import Route
 from executor.errors import LedgerError
 from executor.service.problems import Problem
 from executor.service.tokens import Issuer, Purpose, TokenRefused, spent_as
-from permits import ENVELOPES, keys, timestamp
+from permits import ENVELOPES, PermitError, keys, timestamp
+from permits.canonical import parse
 from permits.envelopes import enclose
 from permits.errors import SignatureError
 
@@ -130,8 +130,8 @@ async def members(request: Request, *names: str, **optional: str) -> list[str]:
     `optional` has those that may be left out, and what they are then.
     """
     try:
-        body = json.loads(await request.body())
-    except (ValueError, RecursionError):
+        body = parse(await request.body())
+    except PermitError:
         body = None
     texts = optional | body if isinstance(body, dict) else {}
     names += tuple(optional)

@@ -480,6 +480,10 @@ GARBAGE = {
     "no JSON": b"garbage\n",
     "an empty line": b"\n",
     "not UTF-8": b"\xff\xfe\n",
+    "half a surrogate pair for a call": b'{"id": 1, "call": "\\ud800", "with": {}}\n',
+    "half a surrogate pair in a call": b'{"id": 1, "call": "halt", "with": {"why": "\\ud800"}}\n',
+    "half a surrogate pair for a key, twice": b'{"\\ud800": 1, "\\ud800": 2}\n',
+    "half a surrogate pair in UTF-8": b'{"id": 1, "call": "\xed\xa0\x80", "with": {}}\n',
     "a list": b"[]\n",
     "another id": b'{"id": true, "call": "limits", "with": {}}\n',
     "a key twice": b'{"id": 1, "id": 2, "call": "limits", "with": {}}\n',
@@ -498,6 +502,7 @@ def test_garbage_is_answered_once_and_ends_the_connection(desk, sent):
             writer.write(sent)
             answer = json.loads(await asyncio.wait_for(reader.readline(), WITHIN_S))
             assert (answer["error"]["code"], answer["id"]) == ("MALFORMED", None)
+            assert answer["error"]["detail"].isascii()
             writer.close()
             assert await asyncio.to_thread(OperationsThere(desk.operator).limits) == Limits()
 

@@ -1,6 +1,7 @@
 """A wallet signs in, and a page opens its stream with a ticket, over real sockets and on two replicas."""
 
 import asyncio
+import json
 import re
 import shutil
 import subprocess
@@ -122,8 +123,25 @@ def test_what_the_wallet_did_not_sign_signs_nobody_in(client):
     assert sign_in(client, signed(told))[0] == 200, "none of them used it up"
 
 
+WELL_FORMED = json.dumps({"walletAddress": WALLET.wallet_address})
+
+
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{}", b'{"walletAddress": 5}', b'{"walletAddress": "x", "y": "z"}', b"\xff", b"[" * 9_000]
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"walletAddress": 5}',
+        b'{"walletAddress": "x", "y": "z"}',
+        b"\xff",
+        b"[" * 9_000,
+        b'{"walletAddress": "\\ud800"}',
+        b'{"walletAddress": "\xed\xa0\x80"}',
+        b'{"walletAddress": "x",' + WELL_FORMED[1:].encode(),
+        WELL_FORMED.encode("utf-16"),
+        WELL_FORMED.encode("utf-8-sig"),
+    ],
 )
 def test_what_is_no_request_is_told_so(client, body):
     for path in ("/api/sign-in/challenges", "/api/sign-in"):
