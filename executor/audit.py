@@ -46,9 +46,12 @@ class Report(NamedTuple):
 
 
 def check_ledger(ledger: Ledger) -> Report:
-    """Check what concerns everybody, and every wallet of `ledger`; a wallet's check ends at its first broken entry."""
+    """Check how `ledger` is defined, what concerns everybody, and every wallet.
+
+    A wallet's check ends at its first broken entry.
+    """
     wallets = entries = 0
-    findings: list[str] = []
+    findings = [f"the database isn't defined as this version defines it: {what}" for what in ledger.differences()]
     for checked in check_each(ledger):
         wallets += checked.wallet not in (EVERYBODY, TREASURY)
         entries += checked.entries

@@ -18,6 +18,7 @@ from executor.errors import LedgerError
 from executor.ledger import session
 from executor.ledger import statements as sql
 from executor.ledger.ahead import HALTS_LOCK, LOCK_AND_READ_FUNCTION, AnsweredCursor
+from executor.ledger.definitions import differences, require_as_made
 from executor.ledger.hints import Hints
 from executor.ledger.pipeline import Pipeline
 from executor.ledger.revision import create_or_require, require
@@ -93,11 +94,20 @@ class PostgresStore:
         with self.altering() as connection:
             create_or_require(connection, self.name)
             self.program(connection)
+            require_as_made(connection, self.name, program)
 
     def program(self, connection: Connection) -> None:
         """Make the triggers and the function as they must be."""
-        for statement in (*TRIGGERS, LOCK_AND_READ_FUNCTION):
-            connection.exec_driver_sql(statement)
+        program(connection)
+
+    def differences(self) -> list[str]:
+        """Return what isn't defined as this version defines it; of a standby, where nothing can be made, nothing."""
+        with self.engine.connect() as connection, connection.begin() as undone:
+            if connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar():
+                return []
+            found = differences(connection, program)
+            undone.rollback()
+        return found
 
     def require_revision(self) -> None:
         """Raise LedgerError unless this is a ledger of this version's revision."""
@@ -237,6 +247,12 @@ class PostgresStore:
     def own_halts(self, cursor: Cursor) -> None:
         """Wait for every change under way, and let none begin."""
         cursor.send(OWN_LOCK, key=HALTS_LOCK)
+
+
+def program(connection: Connection) -> None:
+    """Make the triggers and the function, in whatever schema comes first."""
+    for statement in (*TRIGGERS, LOCK_AND_READ_FUNCTION):
+        connection.exec_driver_sql(statement)
 
 
 TRIGGERS: Final = (

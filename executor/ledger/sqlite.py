@@ -14,6 +14,7 @@ from urllib.parse import quote
 from sqlalchemy import URL, create_engine, event
 
 from executor.errors import LedgerError
+from executor.ledger.definitions import differences, require_as_made
 from executor.ledger.held_file import HeldFile, require_one_path
 from executor.ledger.revision import create_or_require, require
 from executor.ledger.statements import Cursor
@@ -89,6 +90,7 @@ class SqliteStore:
         with self.altering() as connection:
             create_or_require(connection, self.name)
             self.program(connection)
+            require_as_made(connection, self.name, program)
         if self._held is not None:
             # While a connection has it open, the log of what was committed last is one file, and is never made anew.
             self._anchor = self.engine.raw_connection()
@@ -97,8 +99,12 @@ class SqliteStore:
 
     def program(self, connection: Connection) -> None:
         """Make the triggers that are missing."""
-        for name, timing, body in TRIGGERS:
-            connection.exec_driver_sql(f"CREATE TRIGGER IF NOT EXISTS {name} BEFORE {timing} BEGIN {body}; END")
+        program(connection)
+
+    def differences(self) -> list[str]:
+        """Return what isn't defined as this version defines it."""
+        with self.engine.connect() as connection:
+            return differences(connection, program)
 
     def require_revision(self) -> None:
         """Raise LedgerError unless this is a ledger of this version's revision."""
@@ -186,6 +192,12 @@ def _engine(database: str, pragmas: dict[str, str | int], *, query: dict[str, st
         cursor.close()
 
     return engine
+
+
+def program(connection: Connection) -> None:
+    """Make the triggers that are missing."""
+    for name, timing, body in TRIGGERS:
+        connection.exec_driver_sql(f"CREATE TRIGGER IF NOT EXISTS {name} BEFORE {timing} BEGIN {body}; END")
 
 
 TRIGGERS: Final = (

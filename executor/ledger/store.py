@@ -275,6 +275,12 @@ class Ledger:
         with self._reading() as cursor:
             yield Snapshot(self.id, self.first_limits, cursor, partial(self._view, floors, cursor))
 
+    def differences(self) -> Sequence[str]:
+        """Return what of the database isn't defined as this version defines it; a standby can't be asked."""
+        self.require_usable()
+        with told(self._store):
+            return self._store.differences()
+
     def wallets(self) -> Sequence[str]:
         """Return every wallet that the ledger has something of, in order."""
         with self._reading() as cursor:
