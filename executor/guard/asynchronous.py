@@ -41,6 +41,8 @@ __all__ = ["AsyncGuard"]
 
 THREADS: Final = 64
 """Each waits for a lock or a disk most of the time."""
+URGENT_THREADS: Final = 4
+"""For what only takes authority away, so that it waits for no thread behind fires."""
 
 T = TypeVar("T")
 
@@ -48,13 +50,15 @@ T = TypeVar("T")
 class AsyncGuard:
     """A `Guard` whose methods are awaited. Each takes, returns and raises what the guard's of its name does.
 
-    A call whose task is cancelled goes on: ask again with the same executionId to learn what became of it.
+    A call whose task is cancelled goes on, even if it has not begun: ask again with the same executionId to learn what
+    became of it, and a halt is made.
     """
 
     def __init__(self, guard: Guard) -> None:
         """Make `guard` awaitable; closing this closes it."""
         self.guard: Final = guard
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="guard")
+        self._urgent_threads = ThreadPoolExecutor(URGENT_THREADS, thread_name_prefix="guard urgent")
 
     @classmethod
     async def open(
@@ -83,7 +87,8 @@ class AsyncGuard:
 
     async def close(self) -> None:
         """Wait for the calls under way, and close the ledger."""
-        await asyncio.to_thread(self._threads.shutdown)
+        for threads in (self._urgent_threads, self._threads):
+            await asyncio.to_thread(threads.shutdown)
         await asyncio.to_thread(self.guard.close)
 
     async def __aenter__(self) -> Self:
@@ -102,15 +107,15 @@ class AsyncGuard:
 
     async def revoke(self, signed: SignedRevocation | bytes) -> bool:
         """Spend a permit's nonce for ever."""
-        return await self._call(self.guard.revoke, signed)
+        return await self._call_urgently(self.guard.revoke, signed)
 
     async def stop(self, wallet: str, agent_id: str) -> Sequence[str]:
         """Stop an agent for its user."""
-        return await self._call(self.guard.stop, wallet, agent_id)
+        return await self._call_urgently(self.guard.stop, wallet, agent_id)
 
     async def complete(self, wallet: str, agent_id: str, reason: str) -> Sequence[str]:
         """End an agent for ever."""
-        return await self._call(self.guard.complete, wallet, agent_id, reason)
+        return await self._call_urgently(self.guard.complete, wallet, agent_id, reason)
 
     async def record_sweep(
         self,
@@ -139,7 +144,7 @@ class AsyncGuard:
 
     async def halt(self, scope: Scope, by: Halter, why: str) -> Sequence[str]:
         """Let nothing in `scope` fire until `by` lifts it."""
-        return await self._call(self.guard.halt, scope, by, why)
+        return await self._call_urgently(self.guard.halt, scope, by, why)
 
     async def lift(self, scope: Scope, by: Halter) -> bool:
         """Lift the halt that `by` set on `scope`."""
@@ -151,11 +156,11 @@ class AsyncGuard:
 
     async def mark_restored(self, why: str = "restored from a backup") -> str:
         """Say that the ledger was put back to an earlier state."""
-        return await self._call(self.guard.mark_restored, why)
+        return await self._call_urgently(self.guard.mark_restored, why)
 
     async def change_limits(self, limits: Limits) -> None:
         """Hold every user to `limits` from now on."""
-        await self._call(self.guard.change_limits, limits)
+        await self._call_urgently(self.guard.change_limits, limits)
 
     async def set_fundable(self, wallet: str, *, fundable: bool) -> bool:
         """Let the operator fund the wallet's agents from now on, or no longer."""
@@ -286,5 +291,12 @@ class AsyncGuard:
         return await self._call(self.guard.entries, wallet, after, count_max)
 
     async def _call(self, method: Callable[..., T], *arguments: Any, **named: Any) -> T:  # noqa: ANN401
+        return await self._in_thread(self._threads, partial(method, *arguments, **named))
+
+    async def _call_urgently(self, method: Callable[..., T], *arguments: Any) -> T:  # noqa: ANN401
+        return await self._in_thread(self._urgent_threads, partial(method, *arguments))
+
+    async def _in_thread(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         self.guard.ledger.require_usable()  # in a fork the threads are not there, and nobody would ever answer
-        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(method, *arguments, **named))
+        # Shielded: a call that waits for its thread would else be taken back, and nobody would be told.
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(threads, call))

@@ -191,7 +191,9 @@ class Guard:
             signed = SignedRevocation.from_json_object(signed.to_json_object())
         wallet, revocation = verify_revocation(signed, envelopes=ENVELOPES)
         event_id = self._new_id()
-        return self.ledger.change(wallet, lambda wallet: agents.revoke(wallet, revocation.nonce, event_id), create=True)
+        return self.ledger.change(
+            wallet, lambda wallet: agents.revoke(wallet, revocation.nonce, event_id), create=True, urgent=True
+        )
 
     def stop(self, wallet: str, agent_id: str) -> Sequence[str]:
         """Stop an agent for its user, who may start it again with a newer permit.
@@ -261,7 +263,8 @@ class Guard:
     def halt(self, scope: Scope, by: Halter, why: str) -> Sequence[str]:
         """Let nothing in `scope` fire until `by` lifts it. Once this returns, nothing is authorized there.
 
-        No clock keeps it from that: if nobody knows the time, the halt has that of what the ledger saw last there.
+        It goes before all that waits, and no clock keeps it from that: if nobody knows the time, the halt has that of
+        what the ledger saw last there.
 
         Returns:
             The transaction signatures of that wallet or agent that exist and have not ended; for everything, none:
@@ -277,7 +280,7 @@ class Guard:
             _halt(transaction, scope, by, why)
             return () if scope.wallet is None else _open_signatures(transaction, scope.agent_id)
 
-        return self.ledger.change(_chain_of(scope), work, create=scope.wallet is not None, any_clock=True)
+        return self.ledger.change(_chain_of(scope), work, create=scope.wallet is not None, urgent=True, any_clock=True)
 
     def lift(self, scope: Scope, by: Halter) -> bool:
         """Lift the halt that `by` set on exactly `scope`; what expired meanwhile stays so. Tell whether there was one.
@@ -326,7 +329,7 @@ class Guard:
             everybody.append(Kind.RESTORED, None, body, {"restored_epoch": epoch})
             _halt(everybody, EVERYTHING, Halter.OPERATOR, why)
 
-        self.ledger.change(EVERYBODY, work, any_clock=True)
+        self.ledger.change(EVERYBODY, work, urgent=True, any_clock=True)
         return epoch
 
     # Limits
@@ -644,7 +647,7 @@ class Guard:
             agents.end(transaction, agent_id, kind, reason, event_id)
             return _open_signatures(transaction, agent_id)
 
-        return self.ledger.change(wallet, work)
+        return self.ledger.change(wallet, work, urgent=True)
 
     def _tell(self, wallet: str, agent_id: str, kind: Kind, body: dict[str, Any]) -> None:
         event_id = self._new_id()

@@ -174,7 +174,7 @@ class Ledger:
 
         """
         limits = Limits.model_validate(limits)  # a copy may have been changed past its rules
-        self.change(EVERYBODY, lambda everybody: everybody.change_limits(limits))
+        self.change(EVERYBODY, lambda everybody: everybody.change_limits(limits), urgent=True)
 
     def close(self) -> None:
         """Close the database and give up the lock. In a fork that is nothing: all of it is still its parent's."""
@@ -206,14 +206,17 @@ class Ledger:
         create: bool = False,
         ahead: Ahead | None = None,
         treasury: bool = False,
+        urgent: bool = False,
         any_clock: bool = False,
     ) -> T:
         """Have `work` change `wallet` under its lock; return what it returns once that is committed.
 
         `work` may be called again, after all that it did was undone: it must change nothing but the transaction.
         `ahead` is a hint at what it will read: a database that is far sends it all at once. With `treasury` the work
-        gets that chain too (`transaction.treasury`), under its lock, at the same time. With `any_clock` it is made even
-        if nobody knows the time, at the one that the wallet's head has: for what only takes authority away.
+        gets that chain too (`transaction.treasury`), under its lock, at the same time.
+
+        For what only takes authority away: `urgent` goes before all that waits, and with `any_clock` it is made even if
+        nobody knows the time, at the one that the wallet's head has.
 
         Raises:
             UnknownWallet: the ledger has nothing of this wallet, unless `create`.
@@ -221,9 +224,8 @@ class Ledger:
             LedgerError: the database failed; nothing was written, or, at a lost commit, all of it.
 
         """
-        (change,) = self._make(
-            [_Change(wallet, work, create=create, ahead=ahead, treasury=treasury, any_clock=any_clock)]
-        )
+        made = _Change(wallet, work, create=create, ahead=ahead, treasury=treasury, urgent=urgent, any_clock=any_clock)
+        (change,) = self._make([made])
         return change.result()
 
     def change_many(
@@ -493,9 +495,10 @@ class _Change(Waiting, Generic[T]):
         create: bool = False,
         ahead: Ahead | None = None,
         treasury: bool = False,
+        urgent: bool = False,
         any_clock: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(urgent=urgent)
         self.wallet = wallet
         self._work = work
         self.create = create

@@ -2,6 +2,9 @@
 
 Changes wait in one queue. A thread that finds a writer free takes all that waits and commits it, its own change or not;
 the others sleep, each on a signal of its own, until their change has ended or they are to commit what came meanwhile.
+
+What only takes authority away has a queue of its own: it is committed next, and by itself, so that it waits for no more
+than what is under way.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ TOGETHER_MAX: Final = 128
 class Waiting:
     """What waits for its turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, urgent: bool = False) -> None:
+        self.urgent = urgent
+        """Whether it goes before all that isn't."""
         self.ended = False
         self.signal: SimpleQueue[None] = SimpleQueue()
 
@@ -36,18 +41,20 @@ class Turns(Generic[W]):
 
     def __init__(self, writers_max: int) -> None:
         self._lock = threading.Lock()
+        self._urgent: deque[W] = deque()
         self._queue: deque[W] = deque()
         self._writing = 0
         self._writers_max = writers_max
 
     def __len__(self) -> int:
         """Return how many wait and are not taken yet."""
-        return len(self._queue)
+        return len(self._urgent) + len(self._queue)
 
     def enter(self, changes: Iterable[W]) -> None:
         """Queue `changes`. Whoever does takes their turns until each has ended, or gives up their places."""
         with self._lock:
-            self._queue.extend(changes)
+            for change in changes:
+                self._queue_of(change).append(change)
 
     def take(self, change: W) -> Sequence[W]:
         """Wait for a turn, and return what to commit; nothing, once `change` has ended. Then call `end`."""
@@ -55,9 +62,9 @@ class Turns(Generic[W]):
             with self._lock:
                 if change.ended:
                     return ()
-                if self._queue and self._writing < self._writers_max:
+                if (queue := self._next()) and self._writing < self._writers_max:
                     self._writing += 1
-                    return [self._queue.popleft() for _ in range(min(len(self._queue), TOGETHER_MAX))]
+                    return [queue.popleft() for _ in range(min(len(queue), TOGETHER_MAX))]
             change.signal.get()
 
     def end(self, taken: Iterable[W]) -> None:
@@ -74,12 +81,19 @@ class Turns(Generic[W]):
         """Take `changes` out of the queue, those that nobody has taken: whoever waited for them was interrupted."""
         with self._lock:
             for change in changes:
-                if change in self._queue:
-                    self._queue.remove(change)
+                if change in (queue := self._queue_of(change)):
+                    queue.remove(change)
         self._wake_next()
+
+    def _queue_of(self, change: W) -> deque[W]:
+        return self._urgent if change.urgent else self._queue
+
+    def _next(self) -> deque[W]:
+        return self._urgent or self._queue
 
     def _wake_next(self) -> None:
         with self._lock:
-            following = self._queue[0] if self._queue else None
+            queue = self._next()
+            following = queue[0] if queue else None
         if following is not None:
             following.signal.put(None)

@@ -3,12 +3,15 @@
 import asyncio
 import inspect
 import sqlite3
+import threading
 from types import SimpleNamespace
 
 from executor.audit import check_ledger
 from executor.guard import AsyncGuard, Guard
+from executor.guard.asynchronous import URGENT_THREADS
+from executor.halts import EVERYTHING, Halter, Scope
 from executor.reasons import Reason
-from tests.support import Setup, in_fork, key, uuid
+from tests.support import Setup, in_fork, key, until, uuid
 
 
 def test_it_has_every_method_of_the_guard_with_the_same_parameters():
@@ -130,3 +133,68 @@ def test_it_opens_walks_a_whole_story_and_closes(tmp_path):
         ["errored", "errored", "errored", "trigger_armed", "next_run_changed", "completed"],
         13,
     )
+
+
+class Held:
+    """Prices that nobody is told before `released`."""
+
+    def __init__(self, prices):
+        self._prices = prices
+        self.asked = threading.Event()
+        self.released = threading.Event()
+
+    def quotes(self, mint):
+        self.asked.set()
+        assert self.released.wait(60)
+        return self._prices.quotes(mint)
+
+
+def test_a_halt_goes_before_all_fires_that_wait(setup):
+    """Every thread is busy, and a source of prices hangs: what is under way ends, and then nothing fires."""
+    setup.activate()
+    setup.guard._prices = held = Held(setup.prices)
+    waiting = setup.guard.ledger._turns
+
+    async def fire_and_halt():
+        guard = AsyncGuard(setup.guard)
+        fires = [asyncio.create_task(guard.authorize(setup.request(number))) for number in range(64)]
+        await asyncio.to_thread(held.asked.wait, 60)
+        await asyncio.to_thread(until, lambda: 64 - len(waiting) in {1, 8})  # as many as there are writers
+        under_way = 64 - len(waiting)
+        halt = asyncio.create_task(guard.halt(EVERYTHING, Halter.OPERATOR, "a drill"))
+        await asyncio.to_thread(until, lambda: len(waiting) == 64 - under_way + 1)
+        held.released.set()
+        await halt
+        return under_way, await asyncio.gather(*fires)
+
+    under_way, outcomes = asyncio.run(fire_and_halt())
+    allowed = [each for each in outcomes if each.outcome == "allowed"]
+    assert len(allowed) <= under_way + 1  # on PostgreSQL another one may begin before the first writer is free
+    assert {each.reason for each in outcomes if each not in allowed} == {Reason.HALTED}
+
+
+def test_a_halt_that_was_cancelled_before_it_began_is_made(sqlite_setup):
+    setup = sqlite_setup
+    setup.activate()
+    setup.guard._prices = held = Held(setup.prices)
+    waiting = setup.guard.ledger._turns
+
+    async def cancel():
+        guard = AsyncGuard(setup.guard)
+        fires = [asyncio.create_task(guard.authorize(setup.request(number))) for number in range(64)]
+        await asyncio.to_thread(held.asked.wait, 60)
+        scopes = [Scope(setup.wallet, uuid(number)) for number in range(URGENT_THREADS)]
+        halts = [asyncio.create_task(guard.halt(scope, Halter.USER, "a drill")) for scope in scopes]
+        await asyncio.to_thread(until, lambda: len(waiting) >= len(halts))
+        last = asyncio.create_task(guard.halt(EVERYTHING, Halter.OPERATOR, "a drill"))
+        await asyncio.sleep(0)  # it has been handed to the threads, which are busy
+        last.cancel()
+        held.released.set()
+        await asyncio.gather(*fires, *halts)
+        await asyncio.to_thread(until, lambda: setup.guard.halts() != ())
+        assert last.cancelled()
+        await guard.close()
+
+    asyncio.run(cancel())
+    setup.guard = setup.open()
+    assert [halt.why for halt in setup.guard.halts()] == ["a drill"]

@@ -31,6 +31,23 @@ def test_whoever_comes_first_takes_all_that_waits_and_no_more_than_fits():
     assert all(change.ended for change in changes)
 
 
+def test_what_is_urgent_goes_first_and_alone():
+    turns = Turns(writers_max=1)
+    ordinary, urgent = waiting(3), [Waiting(urgent=True) for _ in range(2)]
+    turns.enter(ordinary)
+    turns.enter(urgent)
+    assert len(turns) == 5
+    assert turns.take(ordinary[0]) == urgent
+    turns.end(urgent)
+    assert turns.take(urgent[0]) == ()
+    assert turns.take(ordinary[0]) == ordinary
+    turns.end(ordinary)
+    (late,) = [Waiting(urgent=True)]
+    turns.enter([late])
+    turns.give_up([late])
+    assert len(turns) == 0
+
+
 def test_as_many_take_turns_at_once_as_there_are_writers():
     turns = Turns(writers_max=2)
     first, second, third = waiting(3)
