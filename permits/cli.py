@@ -1,6 +1,6 @@
 """The `permits` command: issue, read and check permits, and prove that an implementation conforms. All of it offline.
 
-Exit status: 0 all valid, 1 some refused or unreadable, 2 the command was misused.
+Exit status: 0 all valid, 1 some refused or unreadable, 2 the command was misused, 141 nobody reads on.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from permits.many import verify_many
 from permits.model import Permit, SignedPermit, utc_ms
 from permits.schema import SCHEMAS
 from permits.signing import LocalSigner, SignerError, draft, issue
+from permits.streams import StreamLost, checked_streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -41,8 +42,15 @@ SECONDS_OF: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (`arguments`, else the process's) and return its exit status."""
-    parser = _parser()
-    parsed = parser.parse_args(arguments)
+    try:
+        with checked_streams():
+            return _run(arguments)
+    except StreamLost as lost:
+        return lost.report("permits")
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    parsed = _parser().parse_args(arguments)
     python_warnings.showwarning = lambda message, *_rest: print(f"permits: warning: {message}", file=sys.stderr)
     try:
         status: int = parsed.run(parsed)
