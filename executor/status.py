@@ -14,7 +14,7 @@ from executor.lifecycle import AgentState
 from permits import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from executor.guard import Agent, Guard
     from executor.guard.headroom import Headroom, Room
@@ -127,15 +127,20 @@ def _caps(headroom: Headroom) -> Iterator[str]:
     if headroom.next_slot_at_ms is not None:
         yield f"    the next slot comes free at {timestamp(headroom.next_slot_at_ms)}"
     if headroom.notional_micro_usd is not None:
-        yield _cap("USD in 24 h", headroom.notional_micro_usd, 10**6)
+        yield _cap("USD in 24 h", headroom.notional_micro_usd, _dollars)
     if headroom.autofund_lamports is not None:
         yield _cap("lamports in 24 h", headroom.autofund_lamports)
 
 
-def _cap(name: str, room: Room, unit: int = 1) -> str:
-    used, limit = (f"{each // unit}" if unit == 1 else f"{each / unit:.2f}" for each in (room.used, room.limit))
-    filled = BAR_CELLS if room.used >= room.limit else -(-BAR_CELLS * room.used // room.limit)
-    return f"  {name:<20}{used + ' of ' + limit:<24}{'█' * filled}{'░' * (BAR_CELLS - filled)}"
+def _cap(name: str, room: Room, spell: Callable[[int], str] = str) -> str:
+    used, limit = spell(room.used), spell(room.limit)
+    filled = BAR_CELLS if room.used >= room.limit else min(BAR_CELLS - 1, -(-BAR_CELLS * room.used // room.limit))
+    return f"  {name:<20}{used + ' of ' + limit:<23} {'█' * filled}{'░' * (BAR_CELLS - filled)}"
+
+
+def _dollars(micro_usd: int) -> str:
+    """Return micro-dollars as dollars, exactly, with at least cents."""
+    return f"{micro_usd // 10**6}.{f'{micro_usd % 10**6:06}'.rstrip('0'):0<2}"
 
 
 def _caps_json(headroom: Headroom) -> dict[str, Any]:

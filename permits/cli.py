@@ -59,7 +59,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except OSError as error:
         return _fail(f"`{error.filename}`: {error.strerror}")
     except subprocess.TimeoutExpired:
-        return _fail(f"no answer within {CONFORMANCE_TIMEOUT_S:.0f} s")
+        return _fail(f"no answer within {CONFORMANCE_TIMEOUT_S:g} s")
     except KeyboardInterrupt:
         return _fail("interrupted")
     return status

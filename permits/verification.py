@@ -25,6 +25,7 @@ from permits.errors import (
     SignatureError,
     TimeError,
 )
+from permits.explain import duration
 from permits.model import Claim, Permit, SignedPermit, made
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def _check_time(permit: Permit, now_ms: int | None, lifetime_ms_max: int, clock_
             Code.TIME_LIFETIME_TOO_LONG,
             "expiresAt",
             permit.expires_at,
-            f"must be at most {lifetime_ms_max / 86_400_000:g} days after `issuedAt`",
+            f"must be at most {duration(max(0, lifetime_ms_max))} after `issuedAt`",
         )
     if now_ms is None:
         return

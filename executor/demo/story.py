@@ -28,7 +28,7 @@ from executor.reasons import Reason
 from executor.service import FireSocket, Settings, create_app, serve
 from executor.service.calls import Fired
 from executor.service.tokens import Issuer
-from permits import keys, permit_id
+from permits import keys, permit_id, timestamp
 
 if TYPE_CHECKING:
     from socket import socket
@@ -71,7 +71,8 @@ class Story:
         )
         await self._refused("one cent over the cap", world.request(Decimal("250.01")), Reason.AMOUNT_OVER_CAP)
         world.let_pass(seconds=QUOTE_AGE_S_MAX + 1, quotes=False)
-        await self._refused("the price stream was silent for 31 s", world.request(Decimal(100)), Reason.PRICE_STALE)
+        silent = f"the price stream was silent for {QUOTE_AGE_S_MAX + 1} s"
+        await self._refused(silent, world.request(Decimal(100)), Reason.PRICE_STALE)
         world.let_pass(seconds=PERMIT_LIFETIME_S)
         await self._refused("an hour later", world.request(Decimal(100)), Reason.PERMIT_EXPIRED)
         self._expect("the agent is paused", self._is_paused())
@@ -96,11 +97,11 @@ class Story:
             jwt_secret_file=world.write_secret("jwt.secret"),
             secret_file=world.write_secret("service.secret"),
         )
-        token, _ = Issuer(settings).token(world.wallet, int(time.time()))
+        token, expires_at_s = Issuer(settings).token(world.wallet, int(time.time()))
         address, port = bound.getsockname()
         url = f"http://{address}:{port}/"
         say("\nThe console stays up; Ctrl-C ends it.")
-        say(f"Open {url} and sign in with this token, good for an hour:\n  {token}")
+        say(f"Open {url} and sign in with this token, good until {timestamp(expires_at_s * 1000)}:\n  {token}")
         say(f"The event stream:\n  curl -N '{url}api/agents/stream?walletAddress={world.wallet}&from=start'")
         serve(create_app(world.awaited, settings), bound)
 

@@ -11,6 +11,7 @@ from starlette.routing import Mount
 
 from executor.halts import Halter, Scope
 from executor.lifecycle import AgentState
+from executor.limits import Limits
 from executor.reasons import Reason
 from executor.service import create_app
 from tests.browser.conftest import PATIENCE_MS
@@ -109,8 +110,9 @@ def test_agents_are_shown_in_words_with_what_room_they_have(page, scene):
         card = card_of(page, agent_id)
         expect(card).to_contain_text("active")
         expect(card).to_contain_text("May trade USDC and JTO with each other.")
-        expect(card).to_contain_text("At most $99.50 at a time; 500 times a day, that is $49,750.00 at most.")
-        expect(card).to_contain_text("Until May 9, 2026, 12:00:00 UTC: 6 days left.")
+        expect(card).to_contain_text("At most $99.50 at a time. In any 24 hours all of the wallet's agents together")
+        expect(card).to_contain_text("have 500 executions: by this permit $49,750.00 at most.")
+        expect(card).to_contain_text("Until May 9, 2026, 12:00:00 UTC: 7 days left.")
         expect(page.locator("#agents")).to_contain_text("No permit was signed for it yet.")
         expect(page.locator("#headroom")).to_contain_text("1 of 20")
         expect(page.locator("#headroom")).to_contain_text("1 of 500")
@@ -378,6 +380,35 @@ def test_a_permit_is_inspected_in_the_browser_and_sent_nowhere(page, scene):
         expect(verdict(json.dumps(changed))).to_contain_text("SIGNATURE_INVALID")
         expect(verdict('{"permit": {}, "permit": {}}')).to_contain_text("JSON_DUPLICATE_KEY")
         assert len(page.asked) == asked
+
+
+def test_the_worst_case_is_by_this_services_limits_as_soon_as_it_tells_them(page, scene):
+    agent_id = scene.add_agent(cap_usd=99.5)
+    inspected = scene.permit(scene.world.new_id(), scene.world.session_pubkey, cap_usd=12.5)
+    scene.fire(agent_id, 50)
+    guard = scene.world.guard
+    guard.change_limits(Limits(executions_per_24h=40))
+
+    def verdict():
+        page.get_by_label("A signed permit").fill(json.dumps(inspected.to_json_object()))
+        page.get_by_role("button", name="Verify").click()
+        return page.locator("#verdict")
+
+    with scene.serving() as address:
+        page.goto(address)
+        page.clock.set_fixed_time(scene.world.now_ms / 1000)
+        expect(verdict()).to_contain_text("If the executor has the usual limit of 500 executions in any 24 hours")
+        expect(verdict()).to_contain_text("that is $6,250.00 in 24 hours at most.")
+        open_console(page, address, scene.token())
+        expect(card_of(page, agent_id)).to_contain_text("40 executions: by this permit $3,980.00 at most.")
+        expect(verdict()).to_contain_text("40 executions: by this permit $500.00 at most.")
+        guard.change_limits(Limits(executions_per_24h=40, notional_micro_usd_per_24h=300_000_000))
+        scene.fire(agent_id, 20)
+        expect(card_of(page, agent_id)).to_contain_text(
+            "all of the wallet's agents together may trade $300.00 at most."
+        )
+        feed_of(page).last.get_by_role("button").click()
+        expect(page.get_by_role("dialog")).to_contain_text("500 executions: by this permit $49,750.00 at most.")
 
 
 def test_no_page_can_frame_it(page, scene):

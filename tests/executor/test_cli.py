@@ -12,8 +12,10 @@ import time
 import pytest
 
 from executor.cli import main
+from executor.guard.headroom import Headroom, Room
 from executor.halts import EVERYTHING, Halter
 from executor.limits import Limits
+from executor.status import Status, show
 from tests.support import JTO, USDC, key, uuid
 
 COMMAND = [sys.executable, "-c", "import sys; from executor.cli import main; sys.exit(main())"]
@@ -80,6 +82,24 @@ def test_status_shows_agents_caps_and_halts(desk, ask):
     assert lines[7].split() == ["USD", "in", "24", "h", "300.00", "of", "1000.00", "█" * 6 + "░" * 14]
     assert lines[8].startswith("  halt: the wallet, by the user: on holiday")
     assert len(lines) == 9
+
+
+@pytest.mark.parametrize(
+    ("used", "limit", "told"),
+    [
+        (0, 10**9, "0.00 of 1000.00"),
+        (1, 10**9, "0.000001 of 1000.00"),
+        (999_999_999, 10**9, "999.999999 of 1000.00"),
+        (12_500_000, 12_500_000, "12.50 of 12.50"),
+        (2**53 - 1, 2**53 - 1, "9007199254.740991 of 9007199254.740991"),
+    ],
+)
+def test_status_says_amounts_exactly_and_full_only_where_nothing_is_left(capsys, used, limit, told):
+    room = Headroom(0, Room(0, 20), Room(0, 500), None, Room(used, limit), None, ())
+    show([], [Status("w", headroom=room)])
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert f" {told} " in line
+    assert line.endswith("░") == (used < limit)
 
 
 def test_status_is_json_too_and_of_one_wallet(desk, ask):

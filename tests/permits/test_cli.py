@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -14,8 +15,7 @@ from nacl.signing import SigningKey
 
 from permits import LocalSigner, SignerError, draft, issue, keys, verify
 from permits.cli import main
-from permits.explain import describe, warnings
-from tests.support import WALLET, key, mint, uuid
+from tests.support import WALLET, key, uuid
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 
@@ -228,8 +228,8 @@ def test_inspect_says_it_in_words(file, capsys, signed):
     shown = capsys.readouterr().out
     assert "may trade SOL and USDC with each other" in shown
     assert "at most $250.00 a time" in shown
-    assert "$125000.00 may be traded within 24 hours" in shown
-    assert "9 minutes left" in shown
+    assert "up to $125,000.00 may be traded in 24 hours" in shown
+    assert re.search("10 minutes in all, (9 minutes [0-9]+ seconds left|10 minutes left)", shown)
     assert WALLET.wallet_address in shown
     assert main(["inspect", "--json", str(file)]) == 0
     assert json.loads(capsys.readouterr().out)["signer"] == WALLET.wallet_address
@@ -242,31 +242,6 @@ def test_inspect_says_it_in_words(file, capsys, signed):
     file.write_text(json.dumps({**signed, "signature": "x"}))
     assert main(["inspect", "--json", str(file)]) == 1
     assert json.loads(capsys.readouterr().out)["code"] == "SCHEMA_SIGNATURE"
-
-
-@pytest.mark.parametrize(
-    ("changes", "text"),
-    [
-        ({"max_amount_usd": 10_001}, "$10001.00 in one trade is much"),
-        ({"lifetime_s": 32 * 86_400}, "it holds for 32 days"),
-        ({"asset_whitelist": [f"A{number}" for number in range(11)]}, "it lists 11 assets"),
-        ({"asset_whitelist": ["SOL"]}, "nothing can be executed"),
-        ({"asset_whitelist": ["SOL", mint(1)]}, f"{mint(1)} is listed by its address"),
-    ],
-)
-def test_a_careful_user_is_warned(changes, text):
-    harmless = warnings(permit())
-    found = [caution for caution in warnings(permit(**changes)) if caution not in harmless]
-    assert any(text in caution for caution in found)
-    assert len(harmless) == 1
-
-
-def test_the_time_left_is_said_at_every_moment():
-    short = permit(lifetime_s=7_200)
-    assert "2 hours, not begun" in describe(short, short.issued_at_ms - 1)[2]
-    assert "2 hours, 1 hour left" in describe(short, short.issued_at_ms + 3_600_000)[2]
-    assert "2 hours, less than a minute left" in describe(short, short.expires_at_ms - 1)[2]
-    assert "2 hours, over" in describe(short, short.expires_at_ms)[2]
 
 
 @pytest.fixture(params=["permit", "signed-permit", "signed-revocation"])
@@ -326,7 +301,7 @@ def test_a_program_that_never_answers_is_given_up(monkeypatch, capsys):
     monkeypatch.setattr("permits.cli.CONFORMANCE_TIMEOUT_S", 0.2)
     forever = f"{sys.executable} -c 'import time; time.sleep(60)'"
     assert main(["vectors", "run", "--against", forever]) == 1
-    assert capsys.readouterr().err == "permits: no answer within 0 s\n"
+    assert capsys.readouterr().err == "permits: no answer within 0.2 s\n"
 
 
 @pytest.mark.parametrize("with_rich", [True, False])

@@ -215,7 +215,7 @@ def test_the_schema(data, code, field, value, rule):
             Code.TIME_LIFETIME_TOO_LONG,
             "expiresAt",
             PERMIT["expiresAt"],
-            "must be at most 1.5 days after `issuedAt`",
+            "must be at most 1 day 12 hours after `issuedAt`",
         ),
         (
             signed(),

@@ -6,7 +6,7 @@ import { inspect } from "./inspector.js";
 import { Problem, Service } from "./service.js";
 import { trace } from "./trace.js";
 import { findWallets } from "./wallets.js";
-import { allows, amount, clock, decimal, plain, short, time, usd } from "./words.js";
+import { allows, amount, clock, decimal, moment, plain, short, time, usd } from "./words.js";
 
 const FEED_MAX = 100;
 const REFRESH_MS = 30_000; // time passes, and an operator's halt is no event
@@ -24,7 +24,7 @@ async function signIn(how) {
   try {
     const service = await how();
     if (session) return; // somebody was faster: the same user, by a second click
-    mine = session = { service, agents: [], aheadMs: 0, link: "connecting" };
+    mine = session = { service, agents: [], limits: null, aheadMs: 0, link: "connecting" };
     await refresh();
   } catch (error) {
     if (session === mine) session = null;
@@ -80,7 +80,7 @@ async function refresh() {
   const paths = ["api/headroom", "api/agents", "api/halts", "api/activity"];
   const [headroom, { agents }, { halts }, activity] = await Promise.all(paths.map((path) => asked.service.get(path)));
   if (session !== asked) return;
-  Object.assign(session, { agents, aheadMs: Date.parse(headroom.at) - Date.now() });
+  Object.assign(session, { agents, limits: limitsOf(headroom), aheadMs: Date.parse(headroom.at) - Date.now() });
   session.asOf ??= activity.asOf;
   const whose = byId("whose");
   fill(whose, "Wallet ", h("code", { title: headroom.walletAddress }, short(headroom.walletAddress)));
@@ -90,6 +90,12 @@ async function refresh() {
   fill(byId("chart"), chart(activity));
   offerAgents(agents);
 }
+
+/** The limits that hold for every wallet here, spelled as in an execution's evidence. */
+const limitsOf = ({ executionsPer24H, notionalMicroUsdPer24H }) => ({
+  executionsPer24H: executionsPer24H.limit,
+  notionalMicroUsdPer24H: notionalMicroUsdPer24H?.limit,
+});
 
 const now = () => Date.now() + (session?.aheadMs ?? 0);
 
@@ -156,7 +162,7 @@ function showAgents(agents, halts) {
         halted && h("span.badge.no", {}, "halted"),
       ),
       bounds
-        ? allows(bounds.permit, running ? now() : null).map((sentence) => h("p", {}, sentence))
+        ? allows(bounds.permit, running ? now() : null, session.limits).map((sentence) => h("p", {}, sentence))
         : h("p", {}, "No permit was signed for it yet."),
       ["stopped", "completed"].includes(state) && h("p", {}, `It is ${state}, whatever the permit says.`),
       h(
@@ -186,7 +192,7 @@ function showHeadroom({ activeAgents, executionsPer24H, notionalMicroUsdPer24H, 
     gauge("Executions in 24 hours", executionsPer24H, String),
     notionalMicroUsdPer24H && gauge("Value in 24 hours", notionalMicroUsdPer24H, usd),
     autofundLamportsPer24H && gauge("Funded in 24 hours", autofundLamportsPer24H, sol),
-    full && nextSlotAt && h("p", {}, `The next execution is possible at ${time(nextSlotAt)}.`),
+    full && nextSlotAt && h("p", {}, `The next execution is possible at ${moment(nextSlotAt)}.`),
   );
 }
 
@@ -371,7 +377,7 @@ byId("sign-out").onclick = () => signOut();
 byId("halt-wallet").onclick = () => halt("wallet");
 byId("inspector").onsubmit = async (event) => {
   event.preventDefault();
-  const verdict = await attempt(() => inspect(byId("permit").value, now()));
+  const verdict = await attempt(() => inspect(byId("permit").value, now(), session?.limits ?? null));
   fill(byId("verdict"), ...(verdict ?? []));
 };
 fill(filter.status, h("option", { value: "" }, "any"), ...STATES.map((state) => h("option", {}, state)));

@@ -4,13 +4,13 @@ import { h, terms } from "./elements.js";
 import { ENVELOPES, PermitError, verify } from "./holdfire.mjs";
 import { allows, plain } from "./words.js";
 
-/** Return what `text`, a signed permit as JSON, is worth at `now` (Unix ms). */
-export async function inspect(text, now) {
+/** Return what `text`, a signed permit as JSON, is worth at `now` (Unix ms) under `limits`; see `allows`. */
+export async function inspect(text, now, limits) {
   try {
     const { permitId, permit, wallet, envelope } = await verify(text, { now, envelopes: ENVELOPES });
     return [
       h("p", {}, h("strong.yes", {}, "✓ The wallet signed this.")),
-      ...allows(permit, now).map((sentence) => h("p", {}, sentence)),
+      ...allows(permit, now, limits).map((sentence) => h("p", {}, sentence)),
       terms([
         ["permit", h("code", {}, permitId)],
         ["signed by", h("code", {}, wallet), envelope === "raw" ? null : ` as ${envelope}`],

@@ -1,16 +1,16 @@
 /** One execution from the permit to the chain: what was allowed, what was decided and why, and what became of it. */
 
 import { h, heading, table, terms } from "./elements.js";
-import { allows, amount, decimal, duration, plain, short, time, usd } from "./words.js";
+import { allows, amount, decimal, moment, plain, roughly, short, time, usd } from "./words.js";
 
 /** Return the trace of `execution` (GET /api/executions/{id}). */
 export function trace(execution) {
-  const { bounds, decision, decidedAt, steps } = execution;
+  const { bounds, decision, decidedAt, evidence, steps } = execution;
   const when = Date.parse(decidedAt);
   const allowed = decision.outcome === "allowed";
   return [
     h("h3", {}, "1. The permit"),
-    ...allows(bounds.permit, when).map((sentence) => h("p", {}, sentence)),
+    ...allows(bounds.permit, when, evidence.limits).map((sentence) => h("p", {}, sentence)),
     terms([
       ["permit", h("code", {}, bounds.permitId)],
       ["signed by", h("code", {}, bounds.wallet)],
@@ -43,7 +43,7 @@ export function trace(execution) {
       "details",
       {},
       h("summary", {}, "The evidence, as the ledger holds it"),
-      h("pre", { tabIndex: 0 }, JSON.stringify(execution.evidence, null, 2)),
+      h("pre", { tabIndex: 0 }, JSON.stringify(evidence, null, 2)),
     ),
   ];
 }
@@ -78,7 +78,7 @@ function checks(execution, when) {
 }
 
 const said = ({ reason, limit, actual, retryAt }) =>
-  h("p", {}, h("code", {}, reason), ` allowed: ${limit}; found: ${actual}`, retryAt && `; again at ${time(retryAt)}`);
+  h("p", {}, h("code", {}, reason), ` allowed: ${limit}; found: ${actual}`, retryAt && `; again at ${moment(retryAt)}`);
 
 const UNLISTED = ["ASSET_NOT_WHITELISTED"];
 const UNPRICED = [...UNLISTED, "PRICE_MISSING", "PRICE_STALE"];
@@ -92,11 +92,12 @@ function rules({ bounds, decision, evidence, sell, buy }, when) {
   const mints = [sell, buy].map((name) => assets[permit.assetWhitelist.indexOf(name)]?.mint);
   const priced = quotes.filter(({ mint }) => mints.includes(mint)).map((quote) => price(quote, assets, when));
   const slippage = limits.maxSlippageBps / 100;
+  const ends = moment(permit.expiresAt);
   const inactive = ["AGENT_UNKNOWN", "AGENT_COMPLETED", "AGENT_STOPPED", "AGENT_PAUSED"];
   const found = [
     ["the agent is active", inactive, usage.agentState],
     ["nothing is halted", ["HALTED"], "no halt"],
-    ["the permit outlasts the transaction", ["PERMIT_EXPIRED", "PERMIT_EXPIRING"], `it ends ${time(permit.expiresAt)}`],
+    ["the permit outlasts the transaction", ["PERMIT_EXPIRED", "PERMIT_EXPIRING"], `it ends ${ends}`],
     ["the intent is free", ["INTENT_TAKEN"], "no other execution for it"],
     ["both assets are listed, and differ", [...UNLISTED, "ASSETS_IDENTICAL"], `${sell} and ${buy}`],
     ["both prices are known and fresh", ["PRICE_MISSING", "PRICE_STALE"], priced.join("; "), UNLISTED],
@@ -117,7 +118,7 @@ function rules({ bounds, decision, evidence, sell, buy }, when) {
 
 function price({ mint, pricePicoUsd, source, atMs }, assets, when) {
   const { symbol } = assets.find((asset) => asset.mint === mint);
-  const age = duration(Math.max(0, when - atMs));
+  const age = roughly(Math.max(0, when - atMs));
   return `${symbol ?? short(mint)} at $${decimal(pricePicoUsd, 12)} by ${source}, ${age} old`;
 }
 
