@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import subprocess
 import sys
 import time
 import warnings as python_warnings
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from permits import conformance
+from permits import conformance, keys
 from permits.canonical import INPUT_BYTES_MAX
 from permits.envelopes import ENVELOPES
 from permits.errors import PermitError
@@ -35,9 +36,13 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-DAY_MS: Final = 86_400_000
+DAY_S: Final = 86_400
 CONFORMANCE_TIMEOUT_S: Final = 300.0
 SECONDS_OF: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+_is_amount = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?").fullmatch
+_is_lifetime = re.compile("0{0,9}[1-9][0-9]{0,9}[smhd]").fullmatch
+_is_days = re.compile("[1-9][0-9]{0,9}").fullmatch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +62,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     except (PermitError, SignerError, ValueError) as error:
         return _fail(str(error))
     except OSError as error:
-        return _fail(f"`{error.filename}`: {error.strerror}")
+        where = "" if error.filename is None else f"`{error.filename}`: "
+        return _fail(f"{where}{error.strerror}")
     except subprocess.TimeoutExpired:
         return _fail(f"no answer within {CONFORMANCE_TIMEOUT_S:g} s")
     except KeyboardInterrupt:
@@ -65,8 +71,36 @@ def _run(arguments: Sequence[str] | None) -> int:
     return status
 
 
+class _Once(argparse.Action):
+    """Stores a value; an option that was given before is refused, since nobody knows which of two amounts was meant."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        given: set[str] = vars(namespace).setdefault("given", set())
+        if option_string is not None and self.dest in given:
+            parser.error(f"{option_string} was given before")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+class _Parser(argparse.ArgumentParser):
+    """One that takes each option once and by its whole name, and says in one line what was wrong."""
+
+    def __init__(self, **how: Any) -> None:  # noqa: ANN401 - argparse's own
+        super().__init__(**how, allow_abbrev=False)
+        self.register("action", None, _Once)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (`{self.prog} --help` says more)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="permits", description="Issue, read and check permits, offline.")
+    parser = _Parser(prog="permits", description="Issue, read and check permits, offline.")
     parser.add_argument("--version", action="version", version=version("holdfire"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -81,17 +115,18 @@ def _parser() -> argparse.ArgumentParser:
     issuing.add_argument("--session-pubkey", help="the agent's session key, base58")
     issuing.add_argument("--asset", action="append", default=[], help="a symbol or mint it may trade; repeat it")
     issuing.add_argument("--max-usd", type=_amount, help="the most that one trade may be worth, such as 250 or 99.50")
-    issuing.add_argument("--lifetime", type=_seconds, default=86_400, help="such as 90m, 12h or 7d (default: 1d)")
+    issuing.add_argument("--lifetime", type=_seconds, help="such as 90m, 12h or 7d (default: 1d)")
     issuing.add_argument("--envelope", choices=ENVELOPES, default="raw", help="what the wallet signs (default: raw)")
     issuing.set_defaults(run=_issue)
 
     checking = commands.add_parser("verify", help="check signed permits: one, or one a line (JSON Lines)")
     _add_files(checking)
-    checking.add_argument("--wallet", help="the base58 address that must have signed")
+    checking.add_argument("--wallet", type=_wallet, help="the base58 address that must have signed")
     checking.add_argument("--envelope", action="append", choices=ENVELOPES, help="allow only this; repeat it")
-    checking.add_argument("--at", type=_time, help="judge time as of then (YYYY-MM-DDTHH:MM:SSZ), not of now")
-    checking.add_argument("--any-time", action="store_true", help="don't judge whether it holds now")
-    checking.add_argument("--max-days", type=int, default=366, help="the longest lifetime allowed (default: 366)")
+    judging = checking.add_mutually_exclusive_group()
+    judging.add_argument("--at", type=_time, help="judge time as of then (YYYY-MM-DDTHH:MM:SSZ), not of now")
+    judging.add_argument("--any-time", action="store_true", help="don't judge whether it holds now")
+    checking.add_argument("--max-days", type=_days, default=366, help="the longest lifetime allowed (default: 366)")
     checking.add_argument("--json", action="store_true", help="a JSON object for each permit")
     checking.set_defaults(run=_verify)
 
@@ -106,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 
     vectors = commands.add_parser("vectors", help="golden vectors").add_subparsers(required=True, metavar="COMMAND")
     running = vectors.add_parser("run", help="run every vector, against this implementation or another")
-    running.add_argument("--against", type=shlex.split, metavar="COMMAND", help="a program that speaks the protocol")
+    running.add_argument("--against", type=_command, metavar="COMMAND", help="a program that speaks the protocol")
     running.add_argument("--vectors", type=Path, default=conformance.vectors_folder(), help="their folder")
     running.add_argument("--expected-failures", type=Path, help="a file of vector ids, one a line, that may fail")
     running.set_defaults(run=_run_vectors)
@@ -130,12 +165,28 @@ def _keygen(arguments: argparse.Namespace) -> int:
     return 0
 
 
+BOUNDS: Final = {
+    "agent_id": "--agent-id",
+    "session_pubkey": "--session-pubkey",
+    "asset": "--asset",
+    "max_usd": "--max-usd",
+    "lifetime": "--lifetime",
+}
+"""The options that a permit is made of."""
+
+
 def _issue(arguments: argparse.Namespace) -> int:
+    given = {name: value for name in BOUNDS if (value := getattr(arguments, name)) not in (None, [])}
+    if arguments.permit is not None and given:
+        names = ", ".join(BOUNDS[name] for name in given)
+        return _fail(f"--permit holds the whole permit: leave it out, or {names}", status=2)
+    missing = [option for name, option in BOUNDS.items() if name not in given and name != "lifetime"]
+    if arguments.permit is None and missing:
+        return _fail(f"{', '.join(missing)} must be given, or all of it by --permit", status=2)
     signer = LocalSigner.from_keypair_file(arguments.keypair)
     if arguments.permit is not None:
-        permit = Permit.from_json(arguments.permit.read_bytes())
-    elif None in (arguments.agent_id, arguments.session_pubkey, arguments.max_usd) or not arguments.asset:
-        return _fail("give --permit, or --agent-id, --session-pubkey, --asset and --max-usd", status=2)
+        with arguments.permit.open("rb") as file:
+            permit = Permit.from_json(file.read(INPUT_BYTES_MAX + 1))
     else:
         permit = draft(
             agent_id=arguments.agent_id,
@@ -143,7 +194,7 @@ def _issue(arguments: argparse.Namespace) -> int:
             asset_whitelist=arguments.asset,
             max_amount_usd=arguments.max_usd,
             issued_at_ms=time.time_ns() // 10**9 * 1000,
-            lifetime_s=arguments.lifetime,
+            lifetime_s=given.get("lifetime", DAY_S),
         )
     print(json.dumps(issue(permit, signer, envelope=arguments.envelope).to_json_object()))
     return 0
@@ -156,7 +207,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         now_ms=None if arguments.any_time else at_ms,
         wallet=arguments.wallet,
         envelopes=arguments.envelope or ENVELOPES,
-        lifetime_ms_max=arguments.max_days * DAY_MS,
+        lifetime_ms_max=arguments.max_days * DAY_S * 1000,
     )
     total = refused = 0
     for result in results:
@@ -213,14 +264,14 @@ def _schema(arguments: argparse.Namespace) -> int:
 
 
 def _run_vectors(arguments: argparse.Namespace) -> int:
+    allowed = _ids(arguments.expected_failures) if arguments.expected_failures else set()
     vectors = conformance.load(arguments.vectors)
     if not vectors:
         raise ValueError(f"`{arguments.vectors}` holds no vectors")
-    if arguments.against:
+    if arguments.against is not None:
         results = conformance.drive(vectors, arguments.against, timeout_s=CONFORMANCE_TIMEOUT_S)
     else:
         results = list(conformance.run(vectors))
-    allowed = set(arguments.expected_failures.read_text().split()) if arguments.expected_failures else set()
     failed = [result for result in results if not result.agrees]
     for result in failed:
         mark = "expected" if result.vector["id"] in allowed else "FAILED"
@@ -233,6 +284,13 @@ def _run_vectors(arguments: argparse.Namespace) -> int:
     return 0 if failed_ids == allowed else 1
 
 
+def _ids(file: Path) -> set[str]:
+    try:
+        return set(file.read_text(encoding="utf-8").split())
+    except UnicodeDecodeError:
+        raise ValueError(f"`{file}` isn't UTF-8") from None
+
+
 def _print_table(results: list[conformance.Result]) -> None:
     groups: dict[str, list[bool]] = {}
     for result in results:
@@ -242,7 +300,7 @@ def _print_table(results: list[conformance.Result]) -> None:
 
 
 def _respond(_arguments: argparse.Namespace) -> int:
-    for line in conformance.respond(sys.stdin):
+    for line in conformance.respond(sys.stdin.buffer):
         print(line, flush=True)
     return 0
 
@@ -287,16 +345,37 @@ def _error(error: PermitError) -> dict[str, Any]:
 
 
 def _amount(text: str) -> Decimal:
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        raise argparse.ArgumentTypeError(f"`{text}` is not an amount") from None
+    if not _is_amount(text):
+        raise argparse.ArgumentTypeError(f"`{text}` is not an amount such as 250 or 99.50")
+    return Decimal(text)
 
 
 def _seconds(text: str) -> int:
-    if not (text[:-1].isascii() and text[:-1].isdigit() and text[-1:] in SECONDS_OF):
-        raise argparse.ArgumentTypeError(f"`{text}` is not a duration such as 90m, 12h or 7d")
+    if not _is_lifetime(text):
+        raise argparse.ArgumentTypeError(f"`{text}` is not a lifetime such as 90m, 12h or 7d")
     return int(text[:-1]) * SECONDS_OF[text[-1]]
+
+
+def _days(text: str) -> int:
+    if not _is_days(text):
+        raise argparse.ArgumentTypeError(f"`{text}` is not a number of days, at least 1")
+    return int(text)
+
+
+def _wallet(text: str) -> str:
+    if not keys.is_key(text):
+        raise argparse.ArgumentTypeError(f"`{text}` is not a wallet's address: base58 of 32 bytes")
+    return text
+
+
+def _command(text: str) -> list[str]:
+    try:
+        command = shlex.split(text)
+    except ValueError:
+        command = []
+    if not command:
+        raise argparse.ArgumentTypeError(f"`{text}` is not a command, with every quote closed")
+    return command
 
 
 def _time(text: str) -> int:

@@ -53,10 +53,14 @@ def answer(request: Any) -> Answer:  # noqa: ANN401 - a foreign program's JSON
     return {"id": request.get("id") if isinstance(request, dict) else None, **outcome}
 
 
-def respond(lines: Iterable[str]) -> Iterator[str]:
-    """Yield an answer for each line that holds a request."""
+def respond(lines: Iterable[bytes]) -> Iterator[str]:
+    """Yield an answer for each line."""
     for line in lines:
-        yield json.dumps(answer(json.loads(line)), separators=(",", ":"))
+        try:
+            request = json.loads(line)
+        except (ValueError, RecursionError):
+            request = None
+        yield json.dumps(answer(request), separators=(",", ":"))
 
 
 def _canonicalize(request: Request) -> Answer:
@@ -120,21 +124,36 @@ def load(folder: Path) -> list[dict[str, Any]]:
     """Return the vectors of every file in `folder`, in order.
 
     Raises:
-        ValueError: two have the same id, or one has a key that no runner knows.
+        OSError: a file can't be read.
+        ValueError: one holds anything but vectors, two have the same id, or one has a key that no runner knows.
 
     """
-    vectors = [vector for path in sorted(folder.glob("*.json")) for vector in json.loads(path.read_bytes())["vectors"]]
+    vectors = [vector for path in sorted(folder.glob("*.json")) for vector in _read(path)]
     ids = [vector["id"] for vector in vectors]
     if len(set(ids)) != len(ids):
         raise ValueError(f"`{folder}` holds two vectors of the same id")
-    for vector in vectors:
-        if vector.keys() != VECTOR_KEYS:
-            raise ValueError(f"vector `{vector['id']}` has other keys than {sorted(VECTOR_KEYS)}")
     return vectors
 
 
-VECTOR_KEYS: Final = frozenset({"id", "comment", "flags", "request", "expected"})
-"""A runner that skipped a key would call itself conformant while it isn't."""
+MEMBERS: Final = {"id": str, "comment": str, "flags": list, "request": dict, "expected": dict}
+"""What a vector has. A runner that skipped a key would call itself conformant while it isn't."""
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        document = None
+    vectors = document.get("vectors") if isinstance(document, dict) else None
+    if not isinstance(vectors, list):
+        raise ValueError(f"`{path}` isn't a file of vectors")  # noqa: TRY004 - the file's fault, not the caller's
+    for place, vector in enumerate(vectors):
+        if not isinstance(vector, dict) or vector.keys() != MEMBERS.keys():
+            raise ValueError(f"`{path}`, vector {place}, has other keys than {', '.join(MEMBERS)}")
+        for name, kind in MEMBERS.items():
+            if not isinstance(vector[name], kind):
+                raise ValueError(f"`{path}`, vector {place}: its `{name}` can't be used")  # noqa: TRY004 - the same
+    return vectors
 
 
 def run(vectors: Iterable[dict[str, Any]]) -> Iterator[Result]:
@@ -154,9 +173,12 @@ def drive(vectors: Collection[dict[str, Any]], command: list[str], *, timeout_s:
     """
     requests = "".join(json.dumps({"id": each["id"], **each["request"]}) + "\n" for each in vectors)
     done = subprocess.run(  # noqa: S603 - the caller's own command
-        command, input=requests, stdout=subprocess.PIPE, text=True, timeout=timeout_s, check=False
+        command, input=requests.encode(), stdout=subprocess.PIPE, timeout=timeout_s, check=False
     )
-    answers: list[Any] = [json.loads(line) for line in done.stdout.splitlines()]
+    try:
+        answers: list[Any] = [json.loads(line) for line in done.stdout.splitlines()]
+    except (ValueError, RecursionError):
+        raise ValueError(f"`{command[0]}` answered a line that isn't JSON") from None
     ids = [given.get("id") if isinstance(given, dict) else None for given in answers]
     if ids != [each["id"] for each in vectors]:
         raise ValueError(f"`{command[0]}` gave {len(answers)} answers to {len(vectors)} requests, or not in order")

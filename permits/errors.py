@@ -19,6 +19,8 @@ SCHEMA_NONCE: `nonce` must be 32 to 128 lowercase hex digits, an even number: `A
 
 from __future__ import annotations
 
+import json
+from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
@@ -132,9 +134,16 @@ class TimeError(PermitError):
 
 
 def _shorten(value: object) -> str:
-    try:
-        text = value if isinstance(value, str) else ascii(value)
-    except ValueError:  # an integer of more digits than Python spells out
-        text = "a very long number"
+    text = value if isinstance(value, str) else _spelled(value)
     text = text if text.isprintable() and text.isascii() else ascii(text)[1:-1]
     return text if len(text) <= SHOWN_CHARACTERS_MAX else text[:SHOWN_CHARACTERS_MAX] + "..."
+
+
+def _spelled(value: object) -> str:
+    """Return `value` as JSON spells it."""
+    if isinstance(value, Decimal):
+        return str(value)
+    try:
+        return json.dumps(value, default=str)
+    except (ValueError, TypeError, RecursionError):  # among them an integer of more digits than Python spells out
+        return "what JSON can't hold"

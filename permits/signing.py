@@ -113,8 +113,12 @@ class LocalSigner:
         """
         secret = bytes(self._key) + bytes(self._key.verify_key)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(list(secret), file)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                json.dump(list(secret), file)
+        except OSError as error:  # a part of a key is nobody's, and would be in the way
+            path.unlink()
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
     @classmethod
     def _from_halves(cls, secret: bytes | None, where: str) -> Self:
@@ -158,11 +162,19 @@ def draft(
             "sessionPubkey": session_pubkey,
             "assetWhitelist": asset_whitelist if isinstance(asset_whitelist, str) else list(asset_whitelist),
             "maxAmountPerExecutionUsd": max_amount_usd,
-            "expiresAt": timestamp(issued_at_ms + lifetime_s * 1000),
-            "issuedAt": timestamp(issued_at_ms),
+            "expiresAt": _spelled(issued_at_ms + lifetime_s * 1000),
+            "issuedAt": _spelled(issued_at_ms),
             "nonce": new_nonce() if nonce is None else nonce,
         }
     )
+
+
+def _spelled(at_ms: int) -> str:
+    """Return `at_ms` as a permit's timestamp; where the calendar has no such year, what no permit takes for one."""
+    try:
+        return timestamp(at_ms)
+    except OverflowError:
+        return f"{at_ms} ms after 1970"
 
 
 def issue(permit: Permit, signer: Signer, *, envelope: Envelope = "raw") -> SignedPermit:

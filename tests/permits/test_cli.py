@@ -1,5 +1,6 @@
 """The command line, as a process where its exit counts, else called."""
 
+import io
 import json
 import os
 import pty
@@ -20,8 +21,11 @@ from tests.support import WALLET, key, uuid
 VECTORS = Path(__file__).parents[2] / "vectors"
 
 
+COMMAND = "import sys; from permits.cli import main; sys.exit(main())"
+
+
 def run(*arguments, data=b""):
-    command = [sys.executable, "-c", "import sys; from permits.cli import main; sys.exit(main())", *map(str, arguments)]
+    command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
     return subprocess.run(command, input=data, capture_output=True, timeout=60, check=False)
 
 
@@ -96,9 +100,11 @@ def test_time_is_judged_as_asked(signed, capsys, file):
     then = signed["permit"]["expiresAt"]
     assert main(["verify", str(file), "--at", then]) == 1
     assert "TIME_EXPIRED" in capsys.readouterr().out
-    assert main(["verify", str(file), "--at", then, "--any-time"]) == 0
-    assert main(["verify", str(file), "--max-days", "0"]) == 1
-    assert "TIME_LIFETIME_TOO_LONG" in capsys.readouterr().out
+    assert main(["verify", str(file), "--any-time"]) == 0
+    file.write_text(json.dumps(issue(permit(lifetime_s=86_401), WALLET).to_json_object()))
+    assert main(["verify", str(file), "--max-days", "2"]) == 0
+    assert main(["verify", str(file), "--max-days", "1"]) == 1
+    assert "TIME_LIFETIME_TOO_LONG: `expiresAt` must be at most 1 day after" in capsys.readouterr().out
 
 
 def test_only_the_named_wallet_and_envelope(capsys, file):
@@ -108,31 +114,99 @@ def test_only_the_named_wallet_and_envelope(capsys, file):
     assert "SIGNATURE_ENVELOPE_NOT_ALLOWED" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["frobnicate"],
-        ["issue", "--keypair", "x", "--max-usd", "much"],
-        ["issue", "--keypair", "x", "--lifetime", "long"],
-        ["verify", "--at", "noon"],
-        ["verify", "--at", "2026-02-30T00:00:00Z"],
-        ["issue"],
-        ["vectors"],
-    ],
-)
-def test_misuse_exits_2(arguments, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == 2
-    assert capsys.readouterr().err
+ISSUE = ["--agent-id", uuid(1), "--session-pubkey", key(1).wallet_address, "--asset", "SOL", "--asset", "USDC"]
+SIGN = ["issue", "--keypair", "WALLET", *ISSUE]
+FILED = ["issue", "--keypair", "WALLET", "--permit", "UNSIGNED"]
+NO_AMOUNT = "is not an amount such as 250 or 99.50"
+NO_LIFETIME = "is not a lifetime such as 90m, 12h or 7d"
+NO_TIME = "is not a time such as 2026-08-01T00:00:00Z"
+NO_DAYS = "is not a number of days, at least 1"
+NO_WALLET = "is not a wallet's address: base58 of 32 bytes"
+NO_COMMAND = "is not a command, with every quote closed"
+
+MISUSES = [
+    ([], "COMMAND"),
+    (["frobnicate"], "'frobnicate'"),
+    (["vectors"], "COMMAND"),
+    (["schema"], "document"),
+    (["schema", "nope"], "'nope'"),
+    (["issue"], "--keypair"),
+    (SIGN, "--max-usd must be given, or all of it by --permit"),
+    (["issue", "--keypair", "WALLET", "--max-usd", "5"], "--agent-id, --session-pubkey, --asset must be given"),
+    *(
+        ([*FILED, *more], f"--permit holds the whole permit: leave it out, or {more[0]}")
+        for more in (
+            ["--max-usd", "7"],
+            ["--asset", "SOL"],
+            ["--agent-id", uuid(1)],
+            ["--session-pubkey", key(1).wallet_address],
+            ["--lifetime", "1d"],
+        )
+    ),
+    ([*FILED, *ISSUE, "--max-usd", "7"], "leave it out, or --agent-id, --session-pubkey, --asset, --max-usd"),
+    *(
+        ([*SIGN, f"--max-usd={text}"], f"argument --max-usd: `{text}` {NO_AMOUNT}")
+        for text in (
+            "",
+            "much",
+            "NaN",
+            "sNaN",
+            "inf",
+            "-Infinity",
+            "-5",
+            "1e2",
+            " 5",
+            "5_0",
+            "5.",
+            ".5",
+            "+5",
+            "9" * 99,
+        )
+    ),
+    *(
+        ([*SIGN, "--max-usd", "5", f"--lifetime={text}"], f"argument --lifetime: `{text}` {NO_LIFETIME}")
+        for text in ("", "long", "0s", "00d", "7", "d", "1.5h", "-1h", "1D", "1w", "9" * 5_000 + "d")
+    ),
+    ([*SIGN, "--max-usd", "5", "--max-usd", "6"], "--max-usd was given before"),
+    ([*SIGN, "--max-usd", "5", "--agent-id", uuid(1)], "--agent-id was given before"),
+    ([*SIGN, "--max-usd", "5", "--lifetime", "1d", "--lifetime", "2d"], "--lifetime was given before"),
+    ([*SIGN, "--max-usd", "5", "--envelope", "raw", "--envelope", "offchain-v0"], "--envelope was given before"),
+    ([*FILED, "--keypair", "WALLET"], "--keypair was given before"),
+    ([*FILED, "--permit", "UNSIGNED"], "--permit was given before"),
+    ([*SIGN, "--max", "5"], "unrecognized arguments: --max 5"),
+    *((["verify", "SIGNED", "--at", text], f"`{text}` {NO_TIME}") for text in ("", "noon", "2026-02-30T00:00:00Z")),
+    *((["verify", "SIGNED", f"--max-days={text}"], f"`{text}` {NO_DAYS}") for text in ("", "-3", "0", "1.5", "1e3")),
+    *((["verify", "SIGNED", "--wallet", text], f"`{text}` {NO_WALLET}") for text in ("", "nope", "1" * 33)),
+    (["verify", "SIGNED", "--at", "2026-08-01T00:00:00Z", "--any-time"], "not allowed with argument --at"),
+    (["verify", "SIGNED", "--envelope", "nope"], "'nope'"),
+    (["verify", "SIGNED", *["--at", "2026-08-01T00:00:00Z"] * 2], "--at was given before"),
+    (["verify", "SIGNED", *["--wallet", key(1).wallet_address] * 2], "--wallet was given before"),
+    *((["vectors", "run", "--against", text], f"`{text}` {NO_COMMAND}") for text in ("", " ", "'", '"x')),
+    ([*SIGN, "--max-usd", "\udcff"], NO_AMOUNT),
+    (["verify", "SIGNED", "--wallet", "\udcff"], NO_WALLET),
+]
+
+
+@pytest.mark.parametrize(("arguments", "text"), MISUSES)
+def test_misuse_exits_2_with_one_line(tmp_path, capsys, file, arguments, text):
+    wallet, unsigned = tmp_path / "wallet.json", tmp_path / "unsigned.json"
+    WALLET.write_keypair_file(wallet)
+    unsigned.write_text(json.dumps(permit().to_json_object()))
+    files = {"WALLET": str(wallet), "UNSIGNED": str(unsigned), "SIGNED": str(file)}
+    try:
+        status = main([files.get(each, each) for each in arguments])
+    except SystemExit as ended:
+        status = ended.code
+    captured = capsys.readouterr()
+    assert (status, captured.out, captured.err.count("\n")) == (2, "", 1)
+    assert captured.err.startswith("permits")
+    assert text in captured.err
+    assert "Decimal" not in captured.err
 
 
 def test_a_missing_file_exits_1_with_one_line(capsys):
     assert main(["verify", "/nowhere/at/all"]) == 1
     assert capsys.readouterr().err == "permits: `/nowhere/at/all`: No such file or directory\n"
-
-
-ISSUE = ["--agent-id", uuid(1), "--session-pubkey", key(1).wallet_address, "--asset", "SOL", "--asset", "USDC"]
 
 
 def test_a_key_pair_is_made_once_and_signs(tmp_path, capsys):
@@ -163,10 +237,14 @@ def test_a_written_permit_is_signed_as_it_is(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "status", "text"),
     [
-        (["--max-usd", "0"], 1, "SCHEMA_MAX_AMOUNT"),
-        (["--max-usd", "250.001"], 1, "SCHEMA_MAX_AMOUNT"),
+        (["--max-usd", "0"], 1, "with at most 2 decimals: `0`"),
+        (["--max-usd", "250.001"], 1, "with at most 2 decimals: `250.001`"),
+        (["--max-usd", "1000000000.01"], 1, "SCHEMA_MAX_AMOUNT"),
         (["--max-usd", "250", "--lifetime", "400d"], 1, "TIME_LIFETIME_TOO_LONG"),
-        ([], 2, "--max-usd"),
+        (["--max-usd", "250", "--lifetime", "3000000d"], 1, "SCHEMA_EXPIRES_AT"),
+        (["--max-usd", "250", "--lifetime", "9999999999d"], 1, "SCHEMA_EXPIRES_AT"),
+        (["--max-usd", "250", "--asset", "sol"], 1, '`["SOL", "USDC", "sol"]`'),
+        (["--max-usd", "250", "--asset", "\udcff"], 1, "ignoring case: `\\udcff`"),
     ],
 )
 def test_a_bad_permit_is_not_issued(tmp_path, capsys, more, status, text):
@@ -201,6 +279,55 @@ def test_a_bad_key_pair_is_named_and_never_shown(tmp_path, capsys, content, text
     assert text in error
     assert str(path) in error
     assert "7, 7" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["verify", "."], "`.`: Is a directory"),
+        (["inspect", "."], "`.`: Is a directory"),
+        (["issue", "--keypair", ".", "--permit", "x"], "`.`: Is a directory"),
+        (["issue", "--keypair", "WALLET", "--permit", "."], "`.`: Is a directory"),
+        (["issue", "--keypair", "WALLET", "--permit", "/dev/null"], "JSON_SYNTAX"),
+        (["issue", "--keypair", "EMPTY", "--permit", "x"], "must hold a key pair of 64 bytes"),
+        (["keygen", "/nowhere/x"], "`/nowhere/x`: No such file or directory"),
+        (["vectors", "run", "--vectors", "/nowhere"], "`/nowhere` holds no vectors"),
+        (["vectors", "run", "--expected-failures", "/nowhere"], "`/nowhere`: No such file or directory"),
+        (["vectors", "run", "--expected-failures", "."], "`.`: Is a directory"),
+        (["vectors", "run", "--expected-failures", "LATIN"], "isn't UTF-8"),
+        (["verify", "/nowhere/\udcff"], r"`/nowhere/\udcff`: No such file or directory"),
+    ],
+)
+def test_a_file_that_cant_be_used_exits_1_with_one_line(tmp_path, capsys, arguments, told):
+    wallet, latin, empty = tmp_path / "wallet.json", tmp_path / "latin", tmp_path / "empty"
+    WALLET.write_keypair_file(wallet)
+    latin.write_bytes(b"a/b\n\xff\n")
+    empty.touch(0o600)
+    files = {"WALLET": str(wallet), "LATIN": str(latin), "EMPTY": str(empty)}
+    status = main([files.get(each, each) for each in arguments])
+    captured = capsys.readouterr()
+    assert (status, captured.out, captured.err.count("\n")) == (1, "", 1)
+    assert told in captured.err
+
+
+def test_a_file_without_an_end_is_read_no_further_than_a_permit_goes(tmp_path):
+    wallet = tmp_path / "wallet.json"
+    WALLET.write_keypair_file(wallet)
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30)); {COMMAND}"
+    command = [sys.executable, "-c", limited, "issue", "--keypair", wallet, "--permit", "/dev/zero"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "permits: ENCODING_TOO_LONG: must be at most 16384 bytes\n"
+
+
+def test_a_key_pair_that_doesnt_fit_on_the_disk_leaves_nothing(tmp_path):
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8, 8)); {COMMAND}"
+    path = tmp_path / "wallet.json"
+    done = subprocess.run(
+        [sys.executable, "-c", limited, "keygen", path], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"permits: `{path}`: File too large\n")
+    assert not path.exists()
 
 
 def test_a_key_pair_that_others_may_read_is_warned_of(tmp_path):
@@ -330,6 +457,10 @@ def test_progress_is_shown_on_a_terminal_and_never_among_the_results(file, with_
 
 
 def test_it_answers_on_standard_input(monkeypatch, capsys):
-    monkeypatch.setattr("sys.stdin", ['{"id": "a", "op": "canonicalize", "input": "7b7d"}\n'])
+    lines = [b'{"id": "a", "op": "canonicalize", "input": "7b7d"}', b"", b"x", b"[" * 100_000, b"\xff", b'{"id": "b"}']
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n".join(lines))))
     assert main(["conformance", "respond"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"id": "a", "ok": False, "error": "SCHEMA_MISSING_KEY"}
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    none = {"id": None, "ok": False, "error": "PROTOCOL"}
+    right = {"id": "a", "ok": False, "error": "SCHEMA_MISSING_KEY"}
+    assert answers == [right, *[none] * 4, {**none, "id": "b"}]

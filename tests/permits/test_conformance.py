@@ -139,6 +139,29 @@ def test_a_disagreement_fails_and_is_shown(tmp_path, capsys):
     assert "SCHEMA_MISSING_KEY" in shown
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x",
+        "[" * 100_000,
+        "\udcff",
+        "[]",
+        "{}",
+        '{"vectors": 1}',
+        '{"vectors": [1]}',
+        '{"vectors": [{}]}',
+        *(json.dumps({"vectors": [{**WRONG, name: 5}]}) for name in WRONG),
+    ],
+)
+def test_a_file_that_holds_no_vectors_is_named(tmp_path, capsys, text):
+    path = tmp_path / "some.json"
+    path.write_text(text, errors="surrogateescape")
+    assert main(["vectors", "run", "--vectors", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"permits: `{path}`")
+    assert told.count("\n") == 1
+
+
 def test_an_expected_failure_must_fail(tmp_path, capsys):
     expected = tmp_path / "expected"
     expected.write_text("some/wrong\n")
@@ -167,6 +190,8 @@ def test_vectors_that_a_runner_can_not_run_are_refused(tmp_path, capsys, vectors
         "import sys, json; [print(json.dumps({'id': 'x'})) for _ in sys.stdin]",
         "print('not json')",
         "print('[]')",
+        "print('[' * 100_000)",
+        "import sys; sys.stdout.buffer.write(b'\\xff\\n')",
     ],
 )
 def test_a_program_that_answers_nonsense_is_told_so(tmp_path, capsys, program):

@@ -1,4 +1,5 @@
 import copy
+import json
 import pickle
 import shutil
 import subprocess
@@ -336,7 +337,7 @@ def test_a_refusal_names_field_rule_and_value_cut_short():
 def test_a_refusal_of_all_assets_together_shows_them(assets):
     with pytest.raises(PermitError) as error:
         Permit.from_json_object(with_(assetWhitelist=assets))
-    assert error.value.value == str(assets)
+    assert error.value.value == json.dumps(assets)
 
 
 def test_a_number_too_long_to_spell_is_refused_by_name():
