@@ -300,7 +300,7 @@ def _print_table(results: list[conformance.Result]) -> None:
 
 
 def _respond(_arguments: argparse.Namespace) -> int:
-    for line in conformance.respond(sys.stdin.buffer):
+    for line in conformance.respond(_standard_input()):
         print(line, flush=True)
     return 0
 
@@ -308,10 +308,16 @@ def _respond(_arguments: argparse.Namespace) -> int:
 def _documents(files: Sequence[Path]) -> Iterator[bytes]:
     """Yield each JSON document of `files`, else of standard input."""
     if not files:
-        yield from _split(sys.stdin.buffer)
+        yield from _split(_standard_input())
     for file in files:
         with file.open("rb") as opened:
             yield from _split(opened)
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None:  # the process was started without one
+        raise ValueError("standard input is closed")
+    return sys.stdin.buffer
 
 
 def _split(stream: BinaryIO) -> Iterator[bytes]:

@@ -96,8 +96,8 @@ class PermitError(Exception):
         self.code = code
         self.field = None if field is None else _shorten(field)
         self.value = None if value is None else _shorten(value)
-        self.rule = rule
-        super().__init__(code, self.field, self.value, rule)
+        self.rule = _plain(rule)  # it may name what a caller expected, which is of any kind, too
+        super().__init__(code, self.field, self.value, self.rule)
 
     def __str__(self) -> str:
         subject = f"`{self.field}` " if self.field else ""
@@ -134,9 +134,13 @@ class TimeError(PermitError):
 
 
 def _shorten(value: object) -> str:
-    text = value if isinstance(value, str) else _spelled(value)
-    text = text if text.isprintable() and text.isascii() else ascii(text)[1:-1]
+    text = _plain(value if isinstance(value, str) else _spelled(value))
     return text if len(text) <= SHOWN_CHARACTERS_MAX else text[:SHOWN_CHARACTERS_MAX] + "..."
+
+
+def _plain(text: str) -> str:
+    """Return `text` in printable ASCII, all else escaped."""
+    return text if text.isprintable() and text.isascii() else ascii(text)[1:-1]
 
 
 def _spelled(value: object) -> str:

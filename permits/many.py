@@ -60,7 +60,7 @@ def verify_many(
         "clock_skew_ms": clock_skew_ms,
     }
     items = iter(signed)
-    processes = processes or len(os.sched_getaffinity(0))
+    processes = processes or _cores()
     first = _next_batch(items)
     if processes == 1 or len(first) < BATCH:
         yield from (_verify_one(each, how) for each in chain(first, items))
@@ -76,6 +76,14 @@ def verify_many(
                 batch = _next_batch(items)
             if not batch or len(in_flight) >= BATCHES_IN_FLIGHT_PER_PROCESS * processes:
                 yield from map(_unpack, in_flight.popleft().result())
+
+
+def _cores() -> int:
+    """Return how many cores this process may use; where the system doesn't say that, how many there are."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, among others
+        return os.cpu_count() or 1
 
 
 def _next_batch(items: Iterator[SignedPermit | bytes]) -> list[SignedPermit | bytes]:

@@ -1,8 +1,24 @@
 """What a refusal says, word for word: it names the rule, the key and the value, and a person acts on it."""
 
-import pytest
+import pickle
 
-from permits import ENVELOPES, Code, Permit, PermitError, VerifiedPermit, issue, keys, verify, verify_bytes
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from permits import (
+    ENVELOPES,
+    Code,
+    Permit,
+    PermitError,
+    Revocation,
+    SignedPermit,
+    VerifiedPermit,
+    issue,
+    keys,
+    verify,
+    verify_bytes,
+)
 from permits import errors as tree
 from permits.canonical import parse
 from tests.support import PERMIT, WALLET, as_json, key, mint
@@ -263,3 +279,39 @@ def test_the_two_ways_to_get_a_verified_permit_that_are_none():
 def test_every_error_is_of_one_tree(kind):
     if issubclass(kind, Exception) and kind is not PermitError:
         assert kind.__bases__ == (PermitError,)
+
+
+HALF_PAIRS = st.text(st.characters(categories=("Cs",)) | st.sampled_from("a0\x1b\n'\"\\é"), min_size=1)
+"""What no encoding takes: halves of surrogate pairs. JSON's escapes bring them in, and arguments that aren't UTF-8."""
+
+
+def refusals(text):
+    """Yield each way to hand `text` over, in JSON or decoded."""
+    yield lambda: parse(as_json({"a": [text]}))
+    yield lambda: parse(as_json({text: 1}))
+    yield lambda: verify_bytes(as_json(PERMIT), signature=text, wallet=WALLET.wallet_address)
+    yield lambda: verify_bytes(as_json(PERMIT), signature=SIGNED["signature"], wallet=text)
+    yield lambda: verify(as_json(SIGNED), wallet=text)
+    for value in (text, [text], {text: text}):
+        for name in (*PERMIT, text):
+            document = {**PERMIT, name: value}
+            yield lambda document=document: Permit.from_json_object(document)
+        for name in (*SIGNED, text):
+            document = {**SIGNED, name: value}
+            yield lambda document=document: SignedPermit.from_json_object(document)
+        for name in ("nonce", "revokedAt"):
+            document = {"nonce": PERMIT["nonce"], "revokedAt": PERMIT["issuedAt"], name: value}
+            yield lambda document=document: Revocation.from_json_object(document)
+
+
+@given(HALF_PAIRS)
+@example("\ud800")
+@example("\udcff\x1b[2J")
+def test_text_that_no_encoding_takes_is_refused_in_plain_ascii(text):
+    for hand_over in refusals(text):
+        try:
+            hand_over()
+        except PermitError as refused:
+            assert str(refused).isascii()
+            assert str(refused).isprintable()
+            assert pickle.loads(pickle.dumps(refused)).args == refused.args  # noqa: S301 - our own

@@ -1,5 +1,6 @@
 import itertools
 import json
+import os
 import pickle
 
 import pytest
@@ -56,6 +57,16 @@ def test_each_result_is_what_verify_gives_and_stands_in_its_place(count, process
     assert len(results) == count
     expected = {each: alone(each) for each in set(data)}
     assert all(same(result, expected[each]) for result, each in zip(results, data, strict=True))
+
+
+@pytest.mark.parametrize("cores", [None, 2])
+@pytest.mark.parametrize("count", [1, BATCH + 1])
+def test_a_system_that_doesnt_say_which_cores_are_ours_is_no_obstacle(monkeypatch, cores, count):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    results = list(verify_many(itertools.repeat(SOME[0], count)))
+    assert len(results) == count
+    assert all(isinstance(result, VerifiedPermit) for result in results)
 
 
 def test_the_arguments_hold_for_all_in_every_process():

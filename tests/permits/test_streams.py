@@ -84,6 +84,13 @@ def test_a_closed_standard_output_is_nobodys(one):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize("arguments", [["verify"], ["inspect"], ["conformance", "respond"]])
+def test_a_closed_standard_input_is_told(arguments):
+    script = f"import os; os.close(0); os.execv({sys.executable!r}, {[*PERMITS, *arguments]!r})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"permits: standard input is closed\n")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "cp1252", "ascii"])
 def test_what_a_terminal_cant_show_is_escaped(tmp_path, encoding):
     vector = {
