@@ -12,7 +12,7 @@ demo: $(READY)        ## a permit, refusals and real fires in a local Solana VM
 help:                 ## this list
 	@sed -n 's/^\([a-z]*\): *[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-.PHONY: help demo test lint format bench fuzz mutants docs screenshots campaign lock clean
+.PHONY: help demo test lowest lint format bench fuzz mutants docs screenshots campaign lock clean
 
 test: $(READY)        ## everything but the campaigns
 	$(BIN)/python -m pytest $(BESIDE)
@@ -25,6 +25,16 @@ lint: $(READY)        ## style, and types, strictly
 format: $(READY)      ## rewrite the sources in the house style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+lowest: $(VENV)/pyvenv.cfg ## the tests by the oldest versions that pyproject.toml allows; TESTS=path for a part
+	$(BIN)/python -m pip install --quiet uv
+	rm -rf build/lowest && mkdir -p build
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --all-extras --resolution lowest-direct --no-header \
+	    --no-emit-index-url pyproject.toml -o build/lowest.txt
+	$(BIN)/uv venv --quiet --python 3.11 build/lowest
+	$(BIN)/uv pip install --quiet --python build/lowest/bin/python -r build/lowest.txt
+	$(BIN)/uv pip install --quiet --python build/lowest/bin/python --no-deps --no-build-isolation -e .
+	build/lowest/bin/python -m pytest $(BESIDE) $(TESTS)
 
 bench: $(READY)       ## ratios against peers in the same run; writes build/bench.json
 	$(BIN)/python -m tests.benchmarks
