@@ -15,13 +15,15 @@ import warnings
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from executor.assets import KnownAssets
 from executor.audit import check_ledger
 from executor.checkpoint import find_rollbacks, write_checkpoint
+from executor.credentials import redacted
 from executor.decide import Refused
 from executor.errors import ExecutorError, LedgerError, LedgerInUse, LedgerTampered
 from executor.guard import Guard
@@ -99,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="executor", description="Fire only as a permit and the caps allow.")
+    parser: argparse.ArgumentParser = _Parser(prog="executor", description="Fire only as a permit and the caps allow.")
     parser.add_argument("--version", action="version", version=version("holdfire"))
     parser.set_defaults(fault=1)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -148,6 +150,13 @@ def _parser() -> argparse.ArgumentParser:
     tracing.set_defaults(run=_trace)
     _add_service(commands)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Repeats what was misplaced, but no password or key."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(redacted(message))
 
 
 def _add_service(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -309,8 +318,13 @@ def _check_config(arguments: argparse.Namespace) -> int:
     if wrong or settings is None:
         return 1
     for name, value in settings:
-        print(f"{name} = {_told(value)}")
+        print(f"{name} = {_told(_host_of(value) if name == 'jwt_jwks_url' else value)}")
     return 0
+
+
+def _host_of(url: str | None) -> str | None:
+    """Return as much of a URL as holds no key."""
+    return None if url is None else "{0.scheme}://{0.netloc}/…".format(urlsplit(url))
 
 
 def _settings(path: Path) -> tuple[Settings | None, Sequence[str]]:
@@ -618,5 +632,5 @@ def _given(what: str) -> Iterator[None]:
 
 
 def _fail(line: str, status: int = 1) -> int:
-    print(f"executor: {line}", file=sys.stderr)
+    print(f"executor: {redacted(line)}", file=sys.stderr)
     return status

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from websockets.exceptions import ConnectionClosed
-from websockets.uri import parse_uri
 
 from executor.agentexchange import protocol
 from executor.agentexchange.protocol import INTERVALS, PONG, Channel, Data, Problem
-from executor.prices.connection import AuthenticationError, Runner, Target, send, stay_connected
+from executor.credentials import credential_of, harmless
+from executor.prices.connection import AuthenticationError, Runner, Target, read_url, send, stay_connected
 from executor.prices.handlers import Boxes
 
 if TYPE_CHECKING:
@@ -63,15 +63,14 @@ class AgentExchangeWS:
         """Make a client; nothing is connected yet.
 
         Raises:
-            ValueError: the key is empty, or the URL is none of a WebSocket.
+            ValueError: the key is empty or can't be one, or the URL is none of a WebSocket. Neither is repeated.
 
         """
-        if not api_key:
-            raise ValueError("an API key is needed")
-        if not base_url.startswith(("ws://", "wss://")):
-            raise ValueError(f"`{base_url}` doesn't start with ws:// or wss://")
-        self._url = f"{base_url.rstrip('/')}/ws/v1?api_key={quote(api_key, safe='')}"
-        parse_uri(self._url)
+        key = credential_of(api_key, "the API key")
+        if read_url(base_url).query:
+            raise ValueError("the platform's URL must hold no query")
+        in_query = quote(key, safe="")
+        self._target = Target(f"{base_url.rstrip('/')}/ws/v1?api_key={in_query}", {}, (key, in_query))
         self._wishes: list[_Wish] = []
         self._runner = Runner()
 
@@ -145,7 +144,7 @@ class AgentExchangeWS:
                 await boxes.abandon()
 
     async def _dial(self) -> Target:
-        return Target(self._url, {})
+        return self._target
 
     async def _attend(
         self, socket: ClientConnection, good: Callable[[], None], served: list[tuple[_Wish, Box]]
@@ -156,7 +155,7 @@ class AgentExchangeWS:
             while True:
                 async with asyncio.timeout(protocol.QUIET_S_MAX):
                     text = await socket.recv()
-                await _take(socket, text, good, served)
+                await self._take(socket, text, good, served)
         except TimeoutError:
             log.warning("nothing was heard for %s s: connecting again", protocol.QUIET_S_MAX)
         except ConnectionClosed as error:
@@ -164,31 +163,33 @@ class AgentExchangeWS:
                 raise AuthenticationError("the server refused the key: 4401") from None
             raise
 
+    async def _take(
+        self, socket: ClientConnection, text: str | bytes, good: Callable[[], None], served: list[tuple[_Wish, Box]]
+    ) -> None:
+        try:
+            said = protocol.read(text)
+        except ValueError as error:
+            log.warning("a message was passed over: %s", self._harmless(error))
+            return
+        match said:
+            case "ping":
+                await send(socket, PONG)
+            case "subscribed":
+                good()
+            case Problem(code, message):
+                log.warning("the server says `%s`: %s", self._harmless(code), self._harmless(message))
+            case Data():
+                good()
+                for wish, box in served:
+                    if wish.wants(said):
+                        box.put(dict(said.fields), latest_of=said.symbol if said.channel == "ticker" else None)
+
+    def _harmless(self, text: object) -> str:
+        return harmless(text, self._target.secrets)
+
 
 def _channels(wanted: Iterable[Channel]) -> list[Channel]:
     """Return what to subscribe to, each once. "all" brings every symbol: with both, each price would come twice."""
     channels = list(dict.fromkeys(wanted))
     has_all = Channel("ticker_all") in channels
     return [channel for channel in channels if not (has_all and channel.name == "ticker")]
-
-
-async def _take(
-    socket: ClientConnection, text: str | bytes, good: Callable[[], None], served: list[tuple[_Wish, Box]]
-) -> None:
-    try:
-        said = protocol.read(text)
-    except ValueError as error:
-        log.warning("a message was passed over: %s", error)
-        return
-    match said:
-        case "ping":
-            await send(socket, PONG)
-        case "subscribed":
-            good()
-        case Problem(code, message):
-            log.warning("the server says `%s`: %s", code, message)
-        case Data():
-            good()
-            for wish, box in served:
-                if wish.wants(said):
-                    box.put(dict(said.fields), latest_of=said.symbol if said.channel == "ticker" else None)

@@ -23,6 +23,7 @@ from executor.ledger.hints import Hints
 from executor.ledger.pipeline import Pipeline
 from executor.ledger.revision import create_or_require, require
 from executor.ledger.statements import Cursor, Statement
+from executor.ledger.url import name_of, postgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -67,17 +68,18 @@ class PostgresStore:
             LedgerError: it isn't a primary that keeps what it has committed.
 
         """
-        self.name: Final = url.render_as_string(hide_password=True)
+        self.name: Final = name_of(url)
         self.read_only: Final = read_only
+        shown, secrets = postgres(url)
         self.engine = create_engine(
-            url,
+            shown,
             paramstyle="format",
             isolation_level="READ COMMITTED",
             pool_size=CONNECTIONS_MAX,
             max_overflow=0,
             pool_pre_ping=False,
             # What the driver prepares by itself it takes away at each rollback, and what a pipeline prepared too.
-            connect_args={"prepare_threshold": None, "client_encoding": session.SET["client_encoding"]},
+            connect_args={"prepare_threshold": None, "client_encoding": session.SET["client_encoding"], **secrets},
         )
         self._dbapi: Final = self.engine.dialect.loaded_dbapi
         event.listen(self.engine, "connect", self._begin_session)

@@ -8,10 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from sqlalchemy import create_engine, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy import create_engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from executor.errors import LedgerError
+from executor.ledger.url import postgres, read_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,16 +34,14 @@ def scratch(url: str | None = None) -> Iterator[str | Path]:
         with TemporaryDirectory(prefix="holdfire-") as folder:
             yield Path(folder) / "ledger.db"
         return
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise LedgerError("the ledger's URL is none") from None
+    parsed = read_url(url)
     if parsed.get_backend_name() != "postgresql":
         raise LedgerError(
             f"`{parsed.drivername}` lends no place for a while: postgresql does, and without a URL a file"
         )
     name = f"scratch_{secrets.token_hex(8)}"
-    engine = create_engine(parsed.set(drivername="postgresql+psycopg"), connect_args={"client_encoding": "utf8"})
+    shown, connect_args = postgres(parsed)
+    engine = create_engine(shown, connect_args={"client_encoding": "utf8", **connect_args})
     try:
         with engine.begin() as connection:
             connection.exec_driver_sql(f"CREATE SCHEMA {name}")

@@ -19,8 +19,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from executor.errors import ClockUntrusted, ExecutorError, LedgerError, LedgerTampered, UnknownWallet
 from executor.ledger import statements as sql
@@ -31,6 +30,7 @@ from executor.ledger.schema import SCHEMA_VERSION
 from executor.ledger.snapshot import Snapshot
 from executor.ledger.sqlite import SqliteStore
 from executor.ledger.turns import Turns, Waiting
+from executor.ledger.url import read_url
 from executor.ledger.wallet import (
     EVERYBODY,
     TREASURY,
@@ -558,10 +558,7 @@ def open_store(url: str | Path, *, read_only: bool) -> Store:
     """Open the database at `url` with the module for its dialect."""
     if isinstance(url, Path):
         return SqliteStore(url, read_only=read_only)
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):  # the second for a port that is no number
-        raise LedgerError("the ledger's URL is none") from None
+    parsed = read_url(url)
     match parsed.get_backend_name():
         case "sqlite":
             if parsed.query or parsed.database in (None, "", ":memory:") or parsed.database.startswith("file:"):
@@ -572,7 +569,7 @@ def open_store(url: str | Path, *, read_only: bool) -> Store:
         case "postgresql":
             from executor.ledger.postgres import PostgresStore  # noqa: PLC0415 - an extra
 
-            return PostgresStore(parsed.set(drivername="postgresql+psycopg"), read_only=read_only)
+            return PostgresStore(parsed, read_only=read_only)
     raise LedgerError(f"`{parsed.drivername}` is not a database for a ledger: sqlite and postgresql are")
 
 

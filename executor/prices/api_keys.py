@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field, ValidationError
 
+from executor.credentials import redacted
 from executor.errors import ExecutorError
 from executor.prices.hub import AuthenticationUnavailable, Subject
 from executor.prices.protocol import TIERS
@@ -92,7 +93,7 @@ class KeyFile:
         try:
             made = ApiKey(created_at_s=now_s, key_id=digits[:12], sha256=digits, subject=subject, tier=tier)
         except ValidationError:
-            raise KeyFileError(f"`{subject}` with tier `{tier}` can't have a key") from None
+            raise KeyFileError(f"`{redacted(subject)}` with tier `{tier}` can't have a key") from None
         with self._locked():
             self._write((*self.list(), made))
         return key, made

@@ -19,9 +19,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from websockets.uri import parse_uri
-
-from executor.prices.connection import AuthenticationError, Runner, Target, backoff, stay_connected
+from executor.credentials import TokenUnavailable, credential_of, harmless, secrets_in
+from executor.prices.connection import AuthenticationError, Runner, Target, backoff, read_url, stay_connected
 from executor.prices.fleet import DoesNotFit, Fleet, StreamError
 from executor.prices.handlers import Boxes
 from executor.prices.protocol import Bar, ClientSession, Tick
@@ -61,17 +60,17 @@ class PriceStream:
         Args:
             url: of the endpoint, ws or wss.
             token: a JWT or API key; or what returns one, asked before each connection, so that none is expired.
+                White space around it is dropped.
             delays: returns the seconds to wait before each attempt in a row.
 
         Raises:
-            ValueError: the URL is none of a WebSocket.
+            ValueError: the URL is none of a WebSocket, or the token can't be sent in a header. Neither is repeated.
 
         """
-        if not url.startswith(("ws://", "wss://")):
-            raise ValueError(f"`{url}` doesn't start with ws:// or wss://")
-        parse_uri(url)
+        self._secrets = ["", *secrets_in(read_url(url).resource_name)]
+        """The token that was sent last, and what of the URL may be a key."""
         self._url = url
-        self._token = token
+        self._token = token if callable(token) else credential_of(token, "the token")
         self._delays = delays
         self._lock = threading.Lock()
         self._wanted: dict[str, None] = {}
@@ -209,7 +208,7 @@ class PriceStream:
         def stay(attend: Attend) -> Coroutine[Any, Any, None]:
             return stay_connected(self._dial, attend, delays=self._delays, report=report)
 
-        self._fleet = fleet = Fleet(lambda: self.wanted, stay, take, report)
+        self._fleet = fleet = Fleet(lambda: self.wanted, stay, take, report, self._harmless)
         try:
             await fleet.run()
         except AuthenticationError as error:
@@ -226,12 +225,20 @@ class PriceStream:
         if fleet is not None:
             self._runner.call_soon(fleet.changed.set)
 
+    def _harmless(self, text: object) -> str:
+        return harmless(text, self._secrets)
+
     async def _dial(self) -> Target:
         token = self._token
         if callable(token):
-            found = token() if inspect.iscoroutinefunction(token) else await asyncio.to_thread(token)
-            token = str(await found if inspect.isawaitable(found) else found)
-        return Target(self._url, {"Authorization": f"Bearer {token}"})
+            try:
+                found = token() if inspect.iscoroutinefunction(token) else await asyncio.to_thread(token)
+                given = await found if inspect.isawaitable(found) else found
+            except Exception as error:  # noqa: BLE001 - whatever a program's own code raises
+                raise TokenUnavailable.after(error) from None
+            token = credential_of(given, "what the token's function returned")
+        self._secrets[0] = token
+        return Target(self._url, {"Authorization": f"Bearer {token}"}, tuple(self._secrets))
 
 
 class _Latest:

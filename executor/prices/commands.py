@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from executor.errors import ExecutorError
-from executor.prices.api_keys import KeyFile
+from executor.prices.api_keys import KeyFile, is_key
 from executor.prices.protocol import TIERS
 from permits import timestamp
 
@@ -73,6 +73,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
+    if is_key(arguments.key_id):
+        raise ExecutorError("that is a key: name its id, as `executor keys list` shows it")
     if not KeyFile(arguments.keys).revoke(arguments.key_id):
         raise ExecutorError(f"there is no key `{arguments.key_id}`")
     print(f"revoked {arguments.key_id}")

@@ -3,6 +3,9 @@
 `stay_connected` dials, lets the caller attend to the connection, and dials again when it ended, after a delay that
 doubles from 1 s to 60 s and starts anew after a connection that was good. Whatever else the network or the server does
 is retried; a refused key never is: that raises `AuthenticationError`. `Runner` starts and stops it, from any thread.
+
+No redirect is followed: a key goes nowhere but where the program said. The library below writes no debug lines, since
+they hold every header and the whole URL.
 """
 
 from __future__ import annotations
@@ -13,14 +16,18 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidProxy, InvalidStatus, InvalidURI
+from websockets.uri import parse_uri
 
+from executor.credentials import harmless_error
 from executor.errors import ExecutorError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-__all__ = ["AuthenticationError", "Runner", "Target", "backoff", "send", "stay_connected"]
+    from websockets.uri import WebSocketURI
+
+__all__ = ["AuthenticationError", "Runner", "Target", "backoff", "read_url", "send", "stay_connected"]
 
 log = logging.getLogger("executor.prices")
 
@@ -43,11 +50,36 @@ class AuthenticationError(ExecutorError):
     """The server refused the key or token; the same one would be refused again, so nothing is retried."""
 
 
+class NoProxy(ExecutorError):
+    """`HTTPS_PROXY` or its like holds no proxy's URL. It isn't repeated in the text: it may hold a password."""
+
+
 class Target(NamedTuple):
-    """Where to connect, and with what."""
+    """Where to connect, and with what. Its `repr` shows neither."""
 
     url: str
     headers: dict[str, str]
+    secrets: tuple[str, ...]
+    """What of both must stand in no text."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+def read_url(url: str) -> WebSocketURI:
+    """Return what `url` names.
+
+    Raises:
+        ValueError: it is no WebSocket's, or holds a user's name. It isn't repeated in the text: it may hold a key.
+
+    """
+    try:
+        uri = parse_uri(url)
+    except (InvalidURI, ValueError):
+        uri = None
+    if uri is None or uri.user_info is not None:
+        raise ValueError("the server's URL must begin with ws:// or wss:// and name a host alone, without a user")
+    return uri
 
 
 def backoff(jitter: Callable[[], float] = lambda: 1.0) -> Iterator[float]:
@@ -74,6 +106,7 @@ async def stay_connected(
         AuthenticationError: the server refused the key, or `attend` raised it.
 
     """
+    no_secrets: tuple[str, ...] = ()
     waits = delays()
 
     def good() -> None:
@@ -81,10 +114,11 @@ async def stay_connected(
         waits = delays()
 
     while True:
-        least_s = 0.0
+        least_s, secrets = 0.0, no_secrets
         try:
             target = await dial()
-            async with _connect(target) as socket:
+            secrets = target.secrets
+            async with _Connect(target) as socket:
                 try:
                     await attend(socket, good)
                 finally:
@@ -95,11 +129,11 @@ async def stay_connected(
             if error.response.status_code in UNAUTHORIZED:
                 raise AuthenticationError(f"the server refused the key: {error.response.status_code}") from None
             least_s = _retry_after_s(error)
-            _tell(error, report)
-        except (OSError, WebSocketException) as error:
-            _tell(error, report)
-        except Exception as error:  # noqa: BLE001 - a token that can't be had now, a server that makes no sense
-            _tell(error, report)
+            _tell(error, secrets, report)
+        except InvalidProxy:
+            _tell(NoProxy("the proxy that the environment names can't be used"), secrets, report)
+        except Exception as error:  # noqa: BLE001 - no network, no token, a server that makes no sense
+            _tell(error, secrets, report)
         await asyncio.sleep(max(next(waits), least_s))
 
 
@@ -182,22 +216,33 @@ class Runner:
                     self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 
 
-def _connect(target: Target) -> connect:
-    return connect(
-        target.url,
-        additional_headers=target.headers,
-        compression=None,  # it took four times the memory when measured
-        open_timeout=OPEN_S_MAX,
-        close_timeout=CLOSE_S_MAX,
-        ping_interval=None,  # both protocols have pings of their own, and a watchdog
-        max_size=MESSAGE_BYTES_MAX,
-    )
+class _Connect(connect):
+    def __init__(self, target: Target) -> None:
+        super().__init__(
+            target.url,
+            additional_headers=target.headers,
+            compression=None,  # it took four times the memory when measured
+            open_timeout=OPEN_S_MAX,
+            close_timeout=CLOSE_S_MAX,
+            ping_interval=None,  # both protocols have pings of their own, and a watchdog
+            max_size=MESSAGE_BYTES_MAX,
+            logger=_Terse(logging.getLogger("websockets.client"), {}),
+        )
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
 
 
-def _tell(error: Exception, report: Callable[[Exception], None] | None) -> None:
-    log.warning("connection lost: %s", str(error) or type(error).__name__)
+class _Terse(logging.LoggerAdapter[logging.Logger]):
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
+        return level > logging.DEBUG and super().isEnabledFor(level)
+
+
+def _tell(error: Exception, secrets: tuple[str, ...], report: Callable[[Exception], None] | None) -> None:
+    told = harmless_error(error, secrets)
+    log.warning("connection lost: %s", str(told) or type(told).__name__)
     if report is not None and not isinstance(error, ConnectionClosed):
-        report(error)
+        report(told)
 
 
 def _retry_after_s(error: InvalidStatus) -> float:

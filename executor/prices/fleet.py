@@ -84,6 +84,7 @@ class Fleet:
         stay: Callable[[Attend], Coroutine[Any, Any, None]],
         take: Callable[[Tick | Bar], None],
         report: Callable[[Exception], None],
+        harmless: Callable[[object], str],
     ) -> None:
         """Make a fleet; nothing is connected yet.
 
@@ -92,6 +93,7 @@ class Fleet:
             stay: keeps up one connection, which it has its argument attend to (`connection.stay_connected`).
             take: gets each price and bar.
             report: gets each `StreamError` and `DoesNotFit`.
+            harmless: returns what the server says as a line without what was sent to it in confidence.
 
         """
         self.changed = asyncio.Event()
@@ -101,6 +103,7 @@ class Fleet:
         self.stay: Final = stay
         self.take: Final = take
         self.report: Final = report
+        self.harmless: Final = harmless
         self._wanted = wanted
         self._lines: list[_Line] = []
         self._hello: Hello | None = None
@@ -177,7 +180,7 @@ class _Line:
                     good()
                 self._take(told)
         except ConnectionClosed as error:
-            log.info("the connection ended: %s", error)
+            log.info("the connection ended: %s", self._fleet.harmless(error))
         finally:
             self.session.disconnected()
             keeping.cancel()
@@ -191,7 +194,7 @@ class _Line:
                 self._fleet.greeted(told)
                 self._changed.set()
             case Failure(code, message):
-                error = StreamError(code, message)
+                error = StreamError(self._fleet.harmless(code), self._fleet.harmless(message))
                 log.warning("%s", error)
                 self._fleet.report(error)
             case Tick() | Bar():

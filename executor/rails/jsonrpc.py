@@ -1,8 +1,8 @@
 """JSON-RPC 2.0 over HTTP: one question, one answer, and what to do when none comes that can be believed.
 
 A URL usually carries the key to a provider's account, so nothing here writes it down: errors and `repr` name the host
-alone. For the same reason HTTPX's client isn't used, only the transport below it: the client logs whole URLs, and
-follows redirects to wherever it is told.
+alone, and the libraries below log nothing, since a server's redirect repeats the URL. HTTPX's client isn't used, only
+the transport below it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import httpx
 from pydantic import ValidationError
 
+from executor.credentials import harmless, secrets_in, unlogged
 from executor.errors import ChainError
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ __all__ = ["Declined", "JsonRpc", "Unanswered"]
 ANSWER_BYTES_MAX: Final = 16 * 2**20
 """Room for the accounts of a wallet that was sent thousands of worthless tokens, and no more."""
 
-ERROR_TEXT_MAX: Final = 200
-SECRET_CHARS_MIN: Final = 8
-"""A part of the URL that is as long may be a key; shorter ones are words like `v2`."""
+PLACE_CHARS_MAX: Final = 200
 
 PASSING_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 PASSING_CODES: Final = frozenset({-32004, -32005, -32014, -32016})
@@ -71,8 +70,7 @@ class JsonRpc:
         if self._url.scheme not in {"https", "http"} or not self._url.host or self._url.userinfo:
             raise ValueError("the URL of the chain's server must begin with https:// or http:// and name a host alone")
         self.host: Final = self._url.host
-        parts = [*self._url.path.split("/"), *self._url.params.values(), self._url.query.decode("ascii")]
-        self._secrets = sorted((part for part in parts if len(part) >= SECRET_CHARS_MIN), key=len, reverse=True)
+        self._secrets = secrets_in(self._url.raw_path.decode("ascii"))
         self._timeout_s = timeout_s
         self._pauses_s = tuple(pauses_s)
         self._transport = httpx.AsyncHTTPTransport()
@@ -122,15 +120,17 @@ class JsonRpc:
         try:
             return read(result)
         except ValidationError as error:
-            where = ".".join(str(part) for part in error.errors()[0]["loc"])[:ERROR_TEXT_MAX]
+            where = ".".join(str(part) for part in error.errors()[0]["loc"])[:PLACE_CHARS_MAX]
             raise ChainError(f"{self.host} answered `{method}` with what isn't documented, at `{where}`") from None
 
     async def _post(self, content: bytes) -> tuple[int, bytes]:
         # Unzipped, a small answer could fill the memory.
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
-        response = await self._transport.handle_async_request(
-            httpx.Request("POST", self._url, headers=headers, content=content)
-        )
+        with unlogged():
+            return await self._read(httpx.Request("POST", self._url, headers=headers, content=content))
+
+    async def _read(self, request: httpx.Request) -> tuple[int, bytes]:
+        response = await self._transport.handle_async_request(request)
         try:
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise ChainError(f"{self.host} packed its answer, unasked")
@@ -158,12 +158,5 @@ class JsonRpc:
         code = error.get("code") if isinstance(error, dict) else None
         if not isinstance(code, int):
             raise Unanswered(f"{self.host} answered `{method}` with an error that can't be read")
-        text = f"{self.host} declined `{method}`: {code} {self._harmless(error.get('message'))}"
+        text = f"{self.host} declined `{method}`: {code} {harmless(error.get('message'), self._secrets)}"
         raise Unanswered(text) if code in PASSING_CODES else Declined(text, code, error.get("data"))
-
-    def _harmless(self, message: object) -> str:
-        """Return the server's words in one short line, without what it may repeat of our URL."""
-        text = " ".join(str(message).split())
-        for secret in self._secrets:
-            text = text.replace(secret, "…")
-        return "".join(each for each in text if each.isprintable())[:ERROR_TEXT_MAX]

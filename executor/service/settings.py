@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, PlainValidator, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
-from executor.errors import ExecutorError
+from executor.errors import ExecutorError, LedgerError
+from executor.ledger.url import has_password, read_url
 from executor.limits import COUNT_MAX
 from executor.service.files import Source  # noqa: TC001 - pydantic reads the annotations
 
@@ -57,13 +58,23 @@ def _host(text: str) -> str:
 
 
 def _ledger(text: str) -> str:
-    if "://" in text and urlsplit(text).password is not None:
-        raise ValueError("must hold no password: that belongs in a PostgreSQL password file (`PGPASSFILE`)")
+    if "://" in text:
+        try:
+            url = read_url(text)
+        except LedgerError as error:
+            raise ValueError(str(error)) from None
+        if has_password(url):
+            raise ValueError("must hold no password: that belongs in a PostgreSQL password file (`PGPASSFILE`)")
     return text
 
 
 def _https(text: str) -> str:
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ValueError("must be a URL") from None
+    if "@" in text:
+        raise ValueError("must name a host alone, without a user")
     local = parts.hostname in {"127.0.0.1", "::1", "localhost"}
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
         raise ValueError("must begin with `https://`: who changes keys on their way signs tokens")
@@ -77,6 +88,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX,
         extra="forbid",
         frozen=True,
+        hide_input_in_errors=True,  # a password in the wrong place is in no log
         validate_by_name=True,
         validate_by_alias=True,
         use_attribute_docstrings=True,
@@ -123,7 +135,7 @@ class Settings(BaseSettings):
     """An Ed25519 private key (PEM): signs the tokens of sign-in; they are believed."""
     jwt_jwks_file: Path | None = None
     """A JSON Web Key Set: tokens under its keys are believed, each with the one algorithm of its key."""
-    jwt_jwks_url: Annotated[str, AfterValidator(_https)] | None = None
+    jwt_jwks_url: Annotated[str, AfterValidator(_https)] | None = Field(default=None, repr=False)
     """The same, fetched, and again every five minutes, or when a token names a key that isn't in it."""
     secret_file: Source | None = None
     """A secret of at least 32 bytes, the same for all replicas: makes stream tickets and sign-in challenges."""

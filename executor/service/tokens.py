@@ -14,6 +14,7 @@ import json
 import logging
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import httpx
 import jwt
@@ -21,6 +22,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
+from executor.credentials import unlogged
 from executor.service.files import SecretRefused, name_of, read_private, read_secret
 from permits import keys
 
@@ -80,6 +82,9 @@ class Key(NamedTuple):
 
     key: Any
     algorithm: str
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.algorithm})"  # no key in any log
 
 
 class Tokens:
@@ -256,10 +261,16 @@ class KeySet:
                     self._keys = _keys_by_id(await _fetched(url))
                 self._fetched_at_s = asyncio.get_running_loop().time()
             except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, *MALFORMED) as error:
-                log.error("the keys at `%s` can't be fetched: %s", url, type(error).__name__)  # noqa: TRY400 - one line
+                host = urlsplit(url).hostname  # the rest may hold a key
+                log.error("the keys of `%s` can't be fetched: %s", host, type(error).__name__)  # noqa: TRY400 - one line
 
 
 async def _fetched(url: str) -> bytes:
+    with unlogged():
+        return await _fetched_unlogged(url)
+
+
+async def _fetched_unlogged(url: str) -> bytes:
     body = b""
     async with httpx.AsyncClient(trust_env=False) as client, client.stream("GET", url) as response:
         if response.status_code != httpx.codes.OK:

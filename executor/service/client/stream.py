@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 import httpx
 
+from executor.credentials import TokenUnavailable, credential_of, harmless, harmless_error, unlogged
 from executor.errors import ExecutorError
 from executor.sse import Decoder, ServerSentEvent
 
@@ -151,15 +152,18 @@ class AgentStream:
         Args:
             url: where the service is mounted, as `https://holdfire.example`.
             wallet: name the wallet in the query, where the service allows that; else the token says whose events.
-            token: called before each connection for the JWT; may be a coroutine function.
+            token: called before each connection for the JWT; may be a coroutine function. White space around what
+                it returns is dropped.
             last_event_id: go on right after this event.
             from_start: begin with the wallet's first event, not with the next.
             delays_s: yields how long to wait before each try, given the server's `retry:` in seconds.
 
         Raises:
-            ValueError: `last_event_id` is not the id of an event.
+            ValueError: `last_event_id` is not the id of an event, or the URL none of a service. That isn't repeated.
 
         """
+        if not _is_service(url):
+            raise ValueError("the service's URL must begin with https:// or http:// and name no user, query or part")
         if last_event_id is not None and _event_id(last_event_id) is None:
             raise ValueError(f"`{last_event_id}` is not the id of an event")
         self._url = url.rstrip("/") + "/api/agents/stream"
@@ -169,6 +173,8 @@ class AgentStream:
         self._handlers: dict[str, list[Callable[..., object]]] = {}
         self._memory = _Memory(None if last_event_id is None else Position.of(last_event_id))
         self._items: AsyncGenerator[AgentEvent | Reset, None] | None = None
+        self._secrets: tuple[str, ...] = ()
+        """The token that was sent last."""
 
     def on(self, name: str) -> Callable[[H], H]:
         """Decorate a handler of the events of this name; it may be a coroutine function.
@@ -196,6 +202,7 @@ class AgentStream:
         Raises:
             AuthenticationError: the token isn't taken, nor a fresh one.
             StreamRefused: the service says no for another reason that stays.
+            ExecutorError: the environment names a proxy that can't be used.
 
         """
         async for _item in self:
@@ -238,7 +245,11 @@ class AgentStream:
         """Connect again and again, and hand over what is new."""
         timeout = httpx.Timeout(CONNECT_S_MAX, read=SILENCE_S_MAX)
         try:
-            async with httpx.AsyncClient(timeout=timeout, headers=HEADERS) as client:
+            try:
+                made = httpx.AsyncClient(timeout=timeout, headers=HEADERS)
+            except (httpx.InvalidURL, ValueError):
+                raise StreamFault("the proxy that the environment names can't be used") from None
+            async with made as client:
                 async for item in self._reconnecting(client):
                     await self._tell(item.name if isinstance(item, AgentEvent) else RESET, item)
                     yield item
@@ -283,12 +294,15 @@ class AgentStream:
         query, headers = self._query, await self._authorization()
         if self._memory.position is not None:
             headers["Last-Event-ID"] = str(self._memory.position)
-        async with client.stream("GET", self._url, params=query, headers=headers) as response:
+        request = client.build_request("GET", self._url, params=query, headers=headers)
+        with unlogged():
+            response = await client.send(request, stream=True)
+        async with aclosing(response):
             if response.status_code != httpx.codes.OK:
-                raise await _refusal(response)
+                raise await _refusal(response, self._secrets)
             kind = response.headers.get("content-type", "")
             if kind.partition(";")[0].strip().lower() != "text/event-stream":
-                raise StreamFault(f"the answer is `{kind[:80]}`, not an event stream")
+                raise StreamFault(f"the answer is `{harmless(kind, self._secrets)}`, not an event stream")
             async for chunk in response.aiter_bytes():
                 for event in decoder.feed(chunk):
                     if event.event == RESET:
@@ -303,12 +317,19 @@ class AgentStream:
         if self._token is None:
             return {}
         try:
-            token = self._token()
-            return {"Authorization": f"Bearer {token if isinstance(token, str) else await token}"}
-        except Exception as error:
-            raise StreamFault(f"no token could be had: {error}") from error
+            given = self._token()
+            token = await given if inspect.isawaitable(given) else given
+        except Exception as error:  # noqa: BLE001 - whatever a program's own code raises
+            raise TokenUnavailable.after(error) from None
+        try:
+            token = credential_of(token, "what the token's function returned")
+        except ValueError as error:
+            raise StreamFault(str(error)) from None
+        self._secrets = (token,)
+        return {"Authorization": f"Bearer {token}"}
 
     async def _report(self, error: Exception) -> None:
+        error = harmless_error(error, self._secrets)
         log.warning("the agent stream goes on after: %s", str(error) or type(error).__name__)
         await self._tell(ERROR, error)
 
@@ -387,7 +408,7 @@ class _Later(StreamFault):
         self.after_s = after_s
 
 
-async def _refusal(response: httpx.Response) -> StreamRefused | _Later:
+async def _refusal(response: httpx.Response, secrets: tuple[str, ...]) -> StreamRefused | _Later:
     """Return what an answer other than 200 means."""
     status = response.status_code
     if status in TRANSIENT or status >= httpx.codes.INTERNAL_SERVER_ERROR:
@@ -398,13 +419,22 @@ async def _refusal(response: httpx.Response) -> StreamRefused | _Later:
         said += chunk
         if len(said) > REFUSAL_BYTES_MAX:
             break
-    text = said[:300].decode(errors="replace")
+    text = said.decode(errors="replace")
     with suppress(ValueError):
         problem = json.loads(said)
         if isinstance(problem, dict):
             text = f"{problem.get('code', '')}: {problem.get('detail', '')}"
     denied = status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}
-    return (AuthenticationError if denied else StreamRefused)(status, text)
+    return (AuthenticationError if denied else StreamRefused)(status, harmless(text, secrets))
+
+
+def _is_service(url: str) -> bool:
+    try:
+        parts = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError):
+        return False
+    is_more = parts.userinfo or parts.query or parts.fragment
+    return parts.scheme in {"https", "http"} and bool(parts.host) and not is_more
 
 
 def _read_json(text: str) -> dict[str, Any]:
