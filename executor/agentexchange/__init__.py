@@ -9,7 +9,7 @@ async def handle_btc(data):
 await ws.connect()  # or ws.run_forever() in a thread
 """
 
-from executor.agentexchange.client import AgentExchangeWS
+from executor.agentexchange.client import AgentExchangeWS, ExchangeError
 from executor.prices.connection import AuthenticationError
 
-__all__ = ["AgentExchangeWS", "AuthenticationError"]
+__all__ = ["AgentExchangeWS", "AuthenticationError", "ExchangeError"]

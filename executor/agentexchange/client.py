@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+import threading
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 from urllib.parse import quote
 
 from websockets.exceptions import ConnectionClosed
@@ -16,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from executor.agentexchange import protocol
 from executor.agentexchange.protocol import INTERVALS, PONG, Channel, Data, Problem
 from executor.credentials import credential_of, harmless
+from executor.errors import ExecutorError
 from executor.prices.connection import AuthenticationError, Runner, Target, read_url, send, stay_connected
 from executor.prices.handlers import Boxes
 
@@ -26,11 +28,14 @@ if TYPE_CHECKING:
 
     from executor.prices.handlers import Box
 
-__all__ = ["AgentExchangeWS"]
+__all__ = ["AgentExchangeWS", "ExchangeError"]
 
 log = logging.getLogger("executor.agentexchange")
 
 ALL: Final = "all"
+
+UNAUTHORIZED: Final = 401
+FORBIDDEN: Final = 403
 
 Handler = TypeVar("Handler", bound="Callable[..., Any]")
 
@@ -49,6 +54,15 @@ class _Wish(NamedTuple):
                 return data[:2] == ("ticker", symbol)
             case Channel(name):
                 return data.channel == name
+
+
+class ExchangeError(ExecutorError):
+    """The server said no to something; the connection goes on."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"the server says `{code}`: {message}")
+        self.code = code
+        self.message = message
 
 
 class AgentExchangeWS:
@@ -72,7 +86,17 @@ class AgentExchangeWS:
         in_query = quote(key, safe="")
         self._target = Target(f"{base_url.rstrip('/')}/ws/v1?api_key={in_query}", {}, (key, in_query))
         self._wishes: list[_Wish] = []
+        self._error_handlers: list[Callable[[Exception], object]] = []
+        self._wanted: dict[Channel, None] = {}
+        self._lock = threading.Lock()
         self._runner = Runner()
+        self._changed: asyncio.Event | None = None
+        self._boxes = Boxes()
+        self._has_worked = False
+        """Whether the server has taken the key before: then HTTP 403 is its way to say that something broke."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self._wanted)} channels)"
 
     def on_ticker(self, symbol: str) -> Callable[[Handler], Handler]:
         """Call the handler with each price of `symbol`, or of everything: "all".
@@ -104,11 +128,46 @@ class AgentExchangeWS:
         """Call the handler with each snapshot of your portfolio."""
         return self._register(Channel("portfolio"))
 
+    def on_error(self, handler: Handler | None = None) -> Any:  # noqa: ANN401 - a handler, or what takes one
+        """Call `handler` with each error: an `ExchangeError` that the server told, and what else is also logged.
+
+        That is each exception that ended a connection, or that a handler raised or deserves. Both `@ws.on_error` and
+        `@ws.on_error()` do.
+        """
+        if handler is None:
+            return self.on_error
+        self._error_handlers.append(handler)
+        return handler
+
+    def subscribe(self, channel: str) -> None:
+        """Want a channel too, from any thread, connected or not. Handlers want theirs already.
+
+        Args:
+            channel: `ticker:BTCUSDT`, `ticker:all`, `candles:BTCUSDT:1m`, `orders` or `portfolio`.
+
+        Raises:
+            ValueError: there is no such channel.
+
+        """
+        self._want(Channel.of(channel))
+
+    def unsubscribe(self, channel: str) -> None:
+        """Want a channel no more, from any thread, connected or not. What `ticker:all` brings still comes.
+
+        Raises:
+            ValueError: there is no such channel.
+
+        """
+        unwanted = Channel.of(channel)
+        with self._lock:
+            self._wanted = {each: None for each in self._wanted if each != unwanted}
+        self._say_changed()
+
     async def connect(self) -> None:
         """Connect, and come back after every loss of the connection, until `close`.
 
         Raises:
-            AuthenticationError: the key was refused.
+            AuthenticationError: the key was refused: HTTP 401 or the close code 4401, or 403 before it ever worked.
 
         """
         await self._runner.run(self._run)
@@ -117,6 +176,18 @@ class AgentExchangeWS:
         """Do as `connect`, on a loop of its own: made for a thread. Ctrl-C ends it like `close`."""
         self._runner.run_forever(self._run)
 
+    async def disconnect(self) -> None:
+        """End what runs, and wait for that; afterwards it may connect again. A handler doesn't wait."""
+        stopping = asyncio.ensure_future(self._runner.stop())
+        if not self._boxes.serve_this_task():
+            await stopping
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.disconnect()
+
     def close(self) -> None:
         """End for good: from any thread, or from a handler. Handlers may take some seconds more for what waits."""
         self._runner.close()
@@ -124,47 +195,99 @@ class AgentExchangeWS:
     def _register(self, channel: Channel) -> Callable[[Handler], Handler]:
         def register(handler: Handler) -> Handler:
             self._wishes.append(_Wish(channel, handler))
+            self._want(channel)
             return handler
 
         return register
 
+    def _want(self, channel: Channel) -> None:
+        with self._lock:
+            self._wanted = {**self._wanted, channel: None}
+        self._say_changed()
+
+    def _say_changed(self) -> None:
+        changed = self._changed
+        if changed is not None:
+            self._runner.call_soon(changed.set)
+
     async def _run(self) -> None:
-        boxes = Boxes()
-        served = [(wish, boxes.add(wish.handler)) for wish in self._wishes]
+        self._changed, self._boxes = asyncio.Event(), Boxes()
+        errors = [self._boxes.add(handler) for handler in self._error_handlers]
+
+        def report(error: Exception) -> None:
+            for box in errors:
+                box.put(error)
+
+        served = [(wish, self._boxes.add(wish.handler, report)) for wish in self._wishes]
 
         async def attend(socket: ClientConnection, good: Callable[[], None]) -> None:
-            await self._attend(socket, good, served)
+            def worked() -> None:
+                self._has_worked = True
+                good()
+
+            await self._attend(socket, worked, served, report)
 
         try:
-            await stay_connected(self._dial, attend)
+            await stay_connected(self._dial, attend, report=report, is_refused=self._is_refused)
+        except AuthenticationError as error:
+            report(error)
+            await self._boxes.close()
+            raise
         finally:
-            if self._runner.is_closed:
-                await boxes.close()
-            else:
-                await boxes.abandon()
+            await (self._boxes.close() if self._runner.is_ending else self._boxes.abandon())
+
+    def _is_refused(self, status: int) -> bool:
+        return status == UNAUTHORIZED or (status == FORBIDDEN and not self._has_worked)
 
     async def _dial(self) -> Target:
         return self._target
 
     async def _attend(
-        self, socket: ClientConnection, good: Callable[[], None], served: list[tuple[_Wish, Box]]
+        self,
+        socket: ClientConnection,
+        good: Callable[[], None],
+        served: list[tuple[_Wish, Box]],
+        report: Callable[[Exception], None],
     ) -> None:
-        for channel in _channels(wish.channel for wish, _ in served):
-            await send(socket, channel.subscribe())
+        keeping = asyncio.create_task(self._keep(socket))
         try:
             while True:
                 async with asyncio.timeout(protocol.QUIET_S_MAX):
                     text = await socket.recv()
-                await self._take(socket, text, good, served)
+                await self._take(socket, text, good, served, report)
         except TimeoutError:
             log.warning("nothing was heard for %s s: connecting again", protocol.QUIET_S_MAX)
         except ConnectionClosed as error:
             if error.rcvd is not None and error.rcvd.code == protocol.UNAUTHORIZED:
                 raise AuthenticationError("the server refused the key: 4401") from None
             raise
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)  # what it met, receiving meets too
+
+    async def _keep(self, socket: ClientConnection) -> None:
+        """Have the server send what is wanted, and no more, as that changes: the only place that subscribes."""
+        asked: list[Channel] = []
+        changed = self._changed
+        while changed is not None:
+            changed.clear()
+            wanted = _channels(self._wanted)
+            for channel in asked:
+                if channel not in wanted:
+                    await send(socket, channel.unsubscribe())
+            for channel in wanted:
+                if channel not in asked:
+                    await send(socket, channel.subscribe())
+            asked = wanted
+            await changed.wait()
 
     async def _take(
-        self, socket: ClientConnection, text: str | bytes, good: Callable[[], None], served: list[tuple[_Wish, Box]]
+        self,
+        socket: ClientConnection,
+        text: str | bytes,
+        good: Callable[[], None],
+        served: list[tuple[_Wish, Box]],
+        report: Callable[[Exception], None],
     ) -> None:
         try:
             said = protocol.read(text)
@@ -177,7 +300,9 @@ class AgentExchangeWS:
             case "subscribed":
                 good()
             case Problem(code, message):
-                log.warning("the server says `%s`: %s", self._harmless(code), self._harmless(message))
+                problem = ExchangeError(self._harmless(code), self._harmless(message))
+                log.warning("%s", problem)
+                report(problem)
             case Data():
                 good()
                 for wish, box in served:
@@ -189,7 +314,10 @@ class AgentExchangeWS:
 
 
 def _channels(wanted: Iterable[Channel]) -> list[Channel]:
-    """Return what to subscribe to, each once. "all" brings every symbol: with both, each price would come twice."""
-    channels = list(dict.fromkeys(wanted))
+    """Return what to subscribe to, each once, fills first: the server takes ten.
+
+    "all" brings every symbol: with both, each price would come twice.
+    """
+    channels = sorted(dict.fromkeys(wanted), key=lambda each: each.name not in {"orders", "portfolio"})
     has_all = Channel("ticker_all") in channels
     return [channel for channel in channels if not (has_all and channel.name == "ticker")]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from decimal import Decimal
-from typing import Any, Final, Literal, NamedTuple, NoReturn
+from typing import Any, Final, Literal, NamedTuple, NoReturn, Self
 
 __all__ = [
     "INTERVALS",
@@ -38,7 +38,8 @@ QUIET_S_MAX: Final = 40.0
 UNAUTHORIZED: Final = 4401
 """The close code of a refused key."""
 
-PONG: Final = '{"type":"pong"}'
+PONG: Final = '{"type":"pong","action":"pong"}'
+"""Its page asks for `type`; the live server knows `action` alone, and closes for want of it."""
 
 _CHANNELS: Final = {
     "ticker": "ticker",
@@ -64,9 +65,35 @@ class Channel(NamedTuple):
     symbol: str = ""
     interval: str = ""
 
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Return the channel that the server and its SDK call `text`, such as `candles:ETHUSDT:1m` or `ticker:all`.
+
+        Raises:
+            ValueError: there is no such channel.
+
+        """
+        match text.split(":"):
+            case ["ticker", name] if name.lower() == "all":
+                return cls("ticker_all")
+            case ["ticker", name]:
+                return cls("ticker", symbol_of(name))
+            case ["candles", name, interval] if interval in INTERVALS:
+                return cls("candles", symbol_of(name), interval)
+            case ["orders" | "portfolio" as name]:
+                return cls(name)
+        raise ValueError(f"`{text}` is no channel: `ticker:BTCUSDT`, `candles:BTCUSDT:1m` and `orders` are like one")
+
     def subscribe(self) -> str:
         """Return the message that asks for it."""
-        fields = {"action": "subscribe", "channel": self.name, "symbol": self.symbol, "interval": self.interval}
+        return self._message("subscribe")
+
+    def unsubscribe(self) -> str:
+        """Return the message that asks for it no more."""
+        return self._message("unsubscribe")
+
+    def _message(self, action: str) -> str:
+        fields = {"action": action, "channel": self.name, "symbol": self.symbol, "interval": self.interval}
         return json.dumps({key: value for key, value in fields.items() if value}, separators=(",", ":"))
 
 

@@ -218,7 +218,7 @@ class PriceStream:
             await boxes.close()
             raise
         finally:
-            await (boxes.close() if self._runner.is_closed else boxes.abandon())
+            await (boxes.close() if self._runner.is_ending else boxes.abandon())
 
     def _say_changed(self) -> None:
         fleet = self._fleet

@@ -96,11 +96,13 @@ async def stay_connected(
     *,
     delays: Callable[[], Iterator[float]] = backoff,
     report: Callable[[Exception], None] | None = None,
+    is_refused: Callable[[int], bool] = UNAUTHORIZED.__contains__,
 ) -> None:
     """Connect, attend, and connect again, until canceled.
 
     `dial` is asked before each connection. `attend` returns or raises when the connection is over, and calls what it
-    gets as second argument once the connection has proved good.
+    gets as second argument once the connection has proved good. `is_refused` tells whether an HTTP status refuses the
+    key for good; any other is tried again.
 
     Raises:
         AuthenticationError: the server refused the key, or `attend` raised it.
@@ -126,7 +128,7 @@ async def stay_connected(
         except AuthenticationError:
             raise
         except InvalidStatus as error:
-            if error.response.status_code in UNAUTHORIZED:
+            if is_refused(error.response.status_code):
                 raise AuthenticationError(f"the server refused the key: {error.response.status_code}") from None
             least_s = _retry_after_s(error)
             _tell(error, secrets, report)
@@ -154,17 +156,21 @@ async def send(socket: ClientConnection, text: str) -> None:
 
 
 class Runner:
-    """Runs one coroutine, on the caller's loop or in a thread, until it ends or is closed. Closed once is for good."""
+    """Runs one coroutine at a time, on the caller's loop or in a thread, until it ends, or is stopped or closed.
+
+    What was stopped may run again. Closed once is for good.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._is_stopped = False
 
     @property
-    def is_closed(self) -> bool:
-        """Tell whether `close` was called."""
-        return self._is_closed
+    def is_ending(self) -> bool:
+        """Tell whether what runs was stopped or closed."""
+        return self._is_closed or self._is_stopped
 
     def call_soon(self, function: Callable[[], Any]) -> None:
         """Call `function` on the loop of what runs, from any thread; if nothing runs, don't."""
@@ -188,10 +194,11 @@ class Runner:
                 return
             if self._task is not None:
                 raise RuntimeError("it is running already")
+            self._is_stopped = False
             self._task = task = asyncio.create_task(running())
         try:
             await asyncio.wait([task])
-            if not (task.cancelled() and self._is_closed):
+            if not (task.cancelled() and self.is_ending):
                 task.result()
         finally:
             with self._lock:
@@ -206,6 +213,16 @@ class Runner:
             asyncio.run(self.run(main))
         except KeyboardInterrupt:
             log.info("interrupted")
+
+    async def stop(self) -> None:
+        """End what runs, and wait for that if it runs on this loop."""
+        with self._lock:
+            task = self._task
+            self._is_stopped = task is not None
+            if task is not None:
+                task.get_loop().call_soon_threadsafe(task.cancel)
+        if task is not None and task.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([task])
 
     def close(self) -> None:
         """End what runs, and whatever would. From any thread, a handler's too; it doesn't wait for the end."""

@@ -132,6 +132,10 @@ class Boxes:
         self._tasks[box] = asyncio.create_task(box.serve(), name=f"handler {box.name}")
         return box
 
+    def serve_this_task(self) -> bool:
+        """Tell whether a handler asks: it would wait for itself, if it waited for their end."""
+        return asyncio.current_task() in self._tasks.values()
+
     async def close(self) -> None:
         """Let the handlers finish what waits, as long as they may, then end."""
         if self._tasks:

@@ -1,10 +1,18 @@
-"""A server that speaks as TradeReady's does, on a port of loopback, in a thread of its own."""
+"""A server that behaves as TradeReady's live one does, on a port of loopback, in a thread of its own.
+
+- Only `action` names what a client wants. Without one that it knows, the answer is the error UNKNOWN_ACTION.
+- It pings, and closes a connection that sent no `{"action": "pong"}` for 41 s; here by a clock that may be short.
+- It takes ten subscriptions, and candles of four intervals. Whatever it refuses it tells; the socket stays open.
+- HTTP 401 and the close code 4401 refuse a key, and so does 403, which it also answers when something of its own broke.
+- What it sends while a client is away is lost.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import threading
+from contextlib import suppress
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,6 +20,9 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
 KEY = "ak_live_..."
+PING_S, SILENCE_S = 30.0, 41.0
+SUBSCRIPTIONS_MAX = 10
+INTERVALS = {"1m", "5m", "1h", "1d"}
 BTC = {"symbol": "BTCUSDT", "price": "65000.10", "timestamp": "2026-05-02T12:00:00Z"}
 ETH = {"symbol": "ETHUSDT", "price": "3000.5", "timestamp": "2026-05-02T12:00:00Z"}
 SOL = {"symbol": "SOLUSDT", "price": "178.41", "timestamp": "2026-05-02T12:00:00Z"}
@@ -36,11 +47,17 @@ PORTFOLIO = {"total_equity": "10000.00", "available_cash": "5000.00", "unrealize
 
 
 class Exchange:
-    """`subscriptions` holds what each connection asked for, in order; `pongs` and `closes` what it answered."""
+    """`subscriptions` holds what each connection has asked for, in order; `pongs` and `closes` what it answered."""
 
-    def __init__(self, *, flat: bool = False, news: bool = True) -> None:
+    def __init__(
+        self, *, flat: bool = False, news: bool = True, ping_s: float = PING_S, silence_s: float = SILENCE_S
+    ) -> None:
         self.flat = flat
         self.news = news
+        self.ping_s = ping_s
+        self.silence_s = silence_s
+        self.pings = 0
+        self.errors: list[str] = []
         self.refuse_with: int | None = None
         self.close_with: int | None = None
         self.dials = 0
@@ -72,6 +89,18 @@ class Exchange:
     def tell(self, channel: str, data: dict, **about: str) -> None:
         self.say({"type": channel, **about, **data} if self.flat else {"channel": channel, **about, "data": data})
 
+    def fill(self, number: int) -> None:
+        """Send the fill of order `number` to whoever is there and asked for orders: nothing waits for the others."""
+        text = json.dumps({"channel": "orders", "data": {**ORDER, "order_id": number}})
+        asking = [each for each in self._sockets if {"channel": "orders"} in self.subscriptions[-1]]
+
+        async def send() -> None:
+            for socket in asking:
+                with suppress(ConnectionClosed):
+                    await socket.send(text)
+
+        asyncio.run_coroutine_threadsafe(send(), self._loop).result(10)
+
     def cut(self) -> None:
         """Drop every connection without a word."""
         self._loop.call_soon_threadsafe(lambda: [socket.transport.abort() for socket in self._sockets])
@@ -99,25 +128,50 @@ class Exchange:
         asked: list[dict] = []
         self._sockets.append(socket)
         self.subscriptions.append(asked)
+        socket.pong_at = self._loop.time()
+        pinging = asyncio.create_task(self._ping(socket))
         try:
-            await socket.send('{"type":"ping"}')
             async for text in socket:
-                message = json.loads(text)
-                if message in ({"type": "pong"}, {"action": "pong"}):
-                    self.pongs.append(message)
-                    continue
-                assert message.pop("action") == "subscribe"
-                asked.append(message)
-                name = ":".join(message.values())
-                await socket.send(json.dumps({"type": "subscribed", "channel": name}))
-                if self.news:
-                    for told in self._news(message):
-                        await socket.send(json.dumps(told))
+                await self._answer(socket, json.loads(text), asked)
         except ConnectionClosed:
             pass
         finally:
+            pinging.cancel()
             self._sockets.remove(socket)
             self.closes.append(socket.close_code)
+
+    async def _ping(self, socket) -> None:
+        with suppress(ConnectionClosed):
+            while self._loop.time() - socket.pong_at < self.silence_s:
+                await socket.send('{"type":"ping"}')
+                self.pings += 1
+                await asyncio.sleep(self.ping_s)
+            await socket.close(1000, "no pong")
+
+    async def _answer(self, socket, message: dict, asked: list[dict]) -> None:
+        action = message.pop("action", None)
+        if action == "pong":
+            self.pongs.append(message)
+            socket.pong_at = self._loop.time()
+        elif action == "subscribe" and message.get("interval", "1m") not in INTERVALS:
+            await self._refuse(socket, "INVALID_CHANNEL", "there is no such channel")
+        elif action == "subscribe" and len(asked) >= SUBSCRIPTIONS_MAX:
+            await self._refuse(socket, "SUBSCRIPTION_LIMIT", f"at most {SUBSCRIPTIONS_MAX} subscriptions")
+        elif action == "subscribe":
+            asked.append(message)
+            await socket.send(json.dumps({"type": "subscribed", "channel": ":".join(message.values())}))
+            if self.news:
+                for told in self._news(message):
+                    await socket.send(json.dumps(told))
+        elif action == "unsubscribe":
+            asked.remove(message)
+            await socket.send(json.dumps({"type": "unsubscribed", "channel": ":".join(message.values())}))
+        else:
+            await self._refuse(socket, "UNKNOWN_ACTION", f"unknown action {action}")
+
+    async def _refuse(self, socket, code: str, message: str) -> None:
+        self.errors.append(code)
+        await socket.send(json.dumps({"type": "error", "code": code, "message": message}))
 
     def _news(self, asked: dict) -> list[dict]:
         match asked:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from executor.agentexchange import AgentExchangeWS, AuthenticationError, protocol
+from executor.agentexchange import AgentExchangeWS, AuthenticationError, ExchangeError, protocol
 from executor.prices import connection, handlers
 from tests.executor.agentexchange.exchange import BTC, CANDLE, KEY, ORDER, PORTFOLIO, Exchange
 from tests.support import until
@@ -51,17 +51,18 @@ def test_each_channel_reaches_its_handler_as_one_flat_dict(exchange):
     ws.on_portfolio()(lambda data: got.update(portfolio=data))
     with running(ws):
         until(lambda: len(got) == 4)
-        until(lambda: exchange.pongs == [{"type": "pong"}])
+        until(lambda: exchange.pongs == [{"type": "pong"}])  # with the `action` that the live server knows
+        assert exchange.errors == []
     assert got["ticker"] == BTC
     assert got["candle"] == {"symbol": "BTCUSDT", "interval": "1m", **CANDLE, "open_time": CANDLE["time"]}
     assert got["order"] == ORDER
     assert got["portfolio"] == PORTFOLIO
     assert exchange.subscriptions == [
         [
-            {"channel": "ticker", "symbol": "BTCUSDT"},
-            {"channel": "candles", "symbol": "BTCUSDT", "interval": "1m"},
             {"channel": "orders"},
             {"channel": "portfolio"},
+            {"channel": "ticker", "symbol": "BTCUSDT"},
+            {"channel": "candles", "symbol": "BTCUSDT", "interval": "1m"},
         ]
     ]
     until(lambda: exchange.closes == [1000])
@@ -281,6 +282,196 @@ def test_ctrl_c_ends_it_cleanly(quiet_exchange):
         _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (0, b"")
     until(lambda: quiet_exchange.closes == [1000])
+
+
+def fills_lost(pong, monkeypatch):
+    """Return which of the fills sent through forty pings a client missed that answers with `pong`."""
+    monkeypatch.setattr("executor.agentexchange.client.PONG", pong)
+    monkeypatch.setattr(connection, "DELAY_S_MIN", 0.05)
+    with Exchange(news=False, ping_s=0.02, silence_s=0.2) as exchange:
+        ws = AgentExchangeWS(KEY, exchange.url)
+        got = []
+        ws.on_order_update()(lambda data: got.append(data["order_id"]))
+        with running(ws):
+            until(lambda: exchange.subscriptions and exchange.subscriptions[0])
+            sent = 0
+            while exchange.pings < 40:
+                exchange.fill(sent)
+                sent += 1
+            until(lambda: exchange.subscriptions[-1] and exchange.open)
+            exchange.tell("orders", {**ORDER, "order_id": "last"})
+            until(lambda: got and got[-1] == "last")
+    return set(range(sent)) - set(got), sent, exchange
+
+
+def test_no_fill_is_lost_through_many_pings(monkeypatch):
+    lost, sent, exchange = fills_lost(protocol.PONG, monkeypatch)
+    assert (lost, exchange.dials, exchange.errors) == (set(), 1, [])
+    assert sent > 100
+
+
+def test_the_pong_of_the_page_alone_loses_fills(monkeypatch):
+    """The server of these tests is as strict as the live one."""
+    lost, _, exchange = fills_lost('{"type":"pong"}', monkeypatch)
+    assert lost
+    assert exchange.dials > 1
+    assert set(exchange.errors) == {"UNKNOWN_ACTION"}
+
+
+def test_what_the_server_refuses_is_told_and_the_rest_comes(quiet_exchange):
+    ws = AgentExchangeWS(KEY, quiet_exchange.url)
+    errors, others, got = [], [], []
+    for number in range(10):
+        ws.on_ticker(f"COIN{number}USDT")(print)
+    ws.on_candles("BTCUSDT", "15m")(print)
+    ws.on_candles("BTCUSDT", "4h")(print)
+    ws.on_order_update()(got.append)  # the last that is asked for here, and the first of the server
+    ws.on_error(errors.append)
+
+    @ws.on_error()
+    async def too(error):
+        others.append(error)
+
+    with running(ws):
+        until(lambda: len(errors) == len(others) == 3)
+        quiet_exchange.tell("orders", ORDER)
+        until(lambda: got)
+        assert quiet_exchange.open == 1
+    assert sorted(each.code for each in errors) == ["INVALID_CHANNEL", "INVALID_CHANNEL", "SUBSCRIPTION_LIMIT"]
+    assert all(isinstance(each, ExchangeError) for each in errors)
+    assert str(errors[0]).startswith("the server says `")
+    assert quiet_exchange.subscriptions[0][0] == {"channel": "orders"}
+    assert quiet_exchange.dials == 1
+
+
+def test_what_ends_a_connection_and_what_a_handler_raises_is_told_too(quiet_exchange, monkeypatch):
+    monkeypatch.setattr(connection, "DELAY_S_MIN", 0.01)
+    quiet_exchange.refuse_with = 500
+    ws = AgentExchangeWS(KEY, quiet_exchange.url)
+    errors = []
+    ws.on_error(errors.append)
+
+    @ws.on_portfolio()
+    def fails(data):
+        raise LookupError(data["total_equity"])
+
+    with running(ws):
+        until(lambda: errors)
+        quiet_exchange.refuse_with = None
+        until(lambda: quiet_exchange.subscriptions and quiet_exchange.subscriptions[-1])
+        quiet_exchange.tell("portfolio", PORTFOLIO)
+        until(lambda: isinstance(errors[-1], LookupError))
+    assert "HTTP 500" in str(errors[0])
+
+
+def test_a_403_after_the_key_has_worked_passes(exchange, monkeypatch):
+    monkeypatch.setattr(connection, "DELAY_S_MIN", 0.01)
+    ws = AgentExchangeWS(KEY, exchange.url)
+    got = []
+    ws.on_portfolio()(got.append)
+    with running(ws):
+        until(lambda: got)
+        exchange.refuse_with = 403
+        dials = exchange.dials
+        exchange.cut()
+        until(lambda: exchange.dials >= dials + 3)
+        exchange.refuse_with = None
+        until(lambda: len(got) == 2)
+
+
+@pytest.mark.parametrize("refusal", [{"refuse_with": 401}, {"close_with": 4401}], ids=["401", "4401"])
+def test_a_key_that_is_refused_later_ends_it_all_the_same_and_is_told(exchange, refusal, monkeypatch):
+    monkeypatch.setattr(connection, "DELAY_S_MIN", 0.01)
+    ws = AgentExchangeWS(KEY, exchange.url)
+    got, errors = [], []
+    ws.on_portfolio()(got.append)
+    ws.on_error(errors.append)
+
+    async def story():
+        connected = asyncio.create_task(ws.connect())
+        await asyncio.to_thread(until, lambda: got)
+        vars(exchange).update(refusal)
+        exchange.cut()
+        with pytest.raises(AuthenticationError):
+            await connected
+
+    asyncio.run(asyncio.wait_for(story(), 30))
+    assert isinstance(errors[-1], AuthenticationError)
+
+
+def test_channels_come_and_go_while_it_is_connected(quiet_exchange):
+    ws = AgentExchangeWS(KEY, quiet_exchange.url)
+    ws.subscribe("candles:ETHUSDT:1m")
+    ws.on_ticker("BTCUSDT")(print)
+    ws.on_ticker("SOLUSDT")(print)
+    ws.unsubscribe("ticker:SOLUSDT")
+    btc = {"channel": "ticker", "symbol": "BTCUSDT"}
+    eth = {"channel": "candles", "symbol": "ETHUSDT", "interval": "1m"}
+    with running(ws):
+        until(lambda: quiet_exchange.subscriptions and quiet_exchange.subscriptions[0] == [eth, btc])
+        ws.subscribe("orders")
+        until(lambda: quiet_exchange.subscriptions[0] == [eth, btc, {"channel": "orders"}])
+        ws.subscribe("ticker:all")
+        until(lambda: quiet_exchange.subscriptions[0] == [eth, {"channel": "orders"}, {"channel": "ticker_all"}])
+        ws.unsubscribe("ticker:all")
+        until(lambda: quiet_exchange.subscriptions[0] == [eth, {"channel": "orders"}, btc])
+        ws.unsubscribe("candles:ETHUSDT:1m")
+        ws.unsubscribe("candles:ETHUSDT:1m")
+        until(lambda: quiet_exchange.subscriptions[0] == [{"channel": "orders"}, btc])
+    assert quiet_exchange.errors == []
+
+
+@pytest.mark.parametrize("name", ["", "ticker", "ticker:", "ticker:a b", "candles:BTCUSDT", "candles:BTCUSDT:2m", "x"])
+def test_what_is_no_channel_is_refused(name):
+    for ask in (AgentExchangeWS(KEY).subscribe, AgentExchangeWS(KEY).unsubscribe):
+        with pytest.raises(ValueError, match="is no "):
+            ask(name)
+
+
+def test_leaving_its_block_ends_it_and_it_may_connect_again(quiet_exchange):
+    ws = AgentExchangeWS(KEY, quiet_exchange.url)
+    got = []
+    ws.on_portfolio()(got.append)
+
+    async def story():
+        for times in (1, 2):
+            async with ws as entered:
+                assert entered is ws
+                connected = asyncio.create_task(ws.connect())
+                await asyncio.to_thread(until, lambda: len(quiet_exchange.subscriptions) == times)  # noqa: B023
+                await asyncio.to_thread(until, lambda: quiet_exchange.subscriptions[-1])
+                quiet_exchange.tell("portfolio", PORTFOLIO)
+                await asyncio.to_thread(until, lambda: len(got) == times)  # noqa: B023
+            await connected
+        await ws.disconnect()
+
+    asyncio.run(asyncio.wait_for(story(), 30))
+    until(lambda: quiet_exchange.closes == [1000, 1000])
+    thread = threading.Thread(target=ws.run_forever)
+    thread.start()
+    until(lambda: len(quiet_exchange.subscriptions) == 3)
+    asyncio.run(ws.disconnect())  # from another loop
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_a_handler_may_disconnect(quiet_exchange):
+    ws = AgentExchangeWS(KEY, quiet_exchange.url)
+    got = []
+
+    @ws.on_order_update()
+    async def once(data):
+        await ws.disconnect()
+        await asyncio.sleep(0.01)
+        got.append(data)
+
+    thread = threading.Thread(target=ws.run_forever)
+    thread.start()
+    until(lambda: quiet_exchange.subscriptions and quiet_exchange.subscriptions[0])
+    quiet_exchange.tell("orders", ORDER)
+    thread.join(3)
+    assert not thread.is_alive()
+    assert got == [ORDER]
 
 
 def test_reading_a_ticker_takes_microseconds():
