@@ -16,6 +16,7 @@ import inspect
 import logging
 import random
 import threading
+import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -79,6 +80,8 @@ class PriceStream:
         self._runner = Runner()
         self._fleet: Fleet | None = None
         self._thread: threading.Thread | None = None
+        self._loop: tuple[weakref.ref[AsyncIterator[Tick]], asyncio.Task[None]] | None = None
+        """The `async for` that runs the stream or did, and its task."""
         self.ended_by: AuthenticationError | None = None
         """Why the stream ended, if not by `close`."""
 
@@ -139,8 +142,10 @@ class PriceStream:
 
         Raises:
             AuthenticationError: the key or token was refused.
+            RuntimeError: it is running already.
 
         """
+        await self._end_of_left_loop()
         await self._runner.run(self._run)
 
     def run_forever(self) -> None:
@@ -152,6 +157,9 @@ class PriceStream:
         self._runner.close()
 
     def __enter__(self) -> Self:
+        """Run it in a thread. Raises RuntimeError: it was closed, as leaving this block does."""
+        if self._runner.is_closed:
+            raise RuntimeError("the stream was closed, and that is for good: make another")
         self._thread = threading.Thread(target=self._run_in_thread, name="price stream", daemon=True)
         self._thread.start()
         return self
@@ -163,11 +171,22 @@ class PriceStream:
         if self._thread is not None:
             self._thread.join(STOP_S_MAX)
 
-    async def __aiter__(self) -> AsyncIterator[Tick]:
-        """Run the stream, and yield its prices; of those that come while you are busy, the latest of each symbol."""
+    def __aiter__(self) -> AsyncIterator[Tick]:
+        """Run the stream, and yield its prices; of those that come while you are busy, the latest of each symbol.
+
+        Leaving the loop ends the connections, and another loop makes new ones.
+        """
+        this: list[weakref.ref[AsyncIterator[Tick]]] = []
+        loop = self._prices(this)
+        this.append(weakref.ref(loop))
+        return loop
+
+    async def _prices(self, this: list[weakref.ref[AsyncIterator[Tick]]]) -> AsyncIterator[Tick]:
+        await self._end_of_left_loop()
         prices = _Latest()
         self._at_once.append(prices.put)
-        running = asyncio.create_task(self.connect())
+        running = asyncio.create_task(self._runner.run(self._run))
+        self._loop = this[0], running
         running.add_done_callback(lambda _: prices.changed.set())
         try:
             while prices.waiting or not running.done():
@@ -183,11 +202,21 @@ class PriceStream:
                 running.cancel()
                 await asyncio.wait([running])
 
+    async def _end_of_left_loop(self) -> None:
+        """Wait for the end of a loop that was left: Python only closes it once the event loop comes round."""
+        if self._loop is None:
+            return
+        loop, running = self._loop
+        if loop() is None and running.get_loop() is asyncio.get_running_loop():
+            running.cancel()
+            await asyncio.wait([running])
+
     def _run_in_thread(self) -> None:
         with suppress(AuthenticationError):  # logged, and kept in `ended_by`
             self.run_forever()
 
     async def _run(self) -> None:
+        self.ended_by = None
         boxes = Boxes()
         errors = [boxes.add(handler) for kind, handler in self._handlers if kind is Exception]
 

@@ -168,6 +168,11 @@ class Runner:
         self._is_stopped = False
 
     @property
+    def is_closed(self) -> bool:
+        """Tell whether `close` was called."""
+        return self._is_closed
+
+    @property
     def is_ending(self) -> bool:
         """Tell whether what runs was stopped or closed."""
         return self._is_closed or self._is_stopped

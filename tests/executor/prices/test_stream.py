@@ -163,6 +163,80 @@ def test_an_async_for_yields_prices_until_it_is_left():
         until(lambda: hub.sessions == [])
 
 
+async def publish(hub, number):
+    """Publish `number` as the price once so many connections have asked for it."""
+    await asyncio.to_thread(until, lambda: len(asked(hub)) == number and hub.subscribed[-1:] == [{"JTO"}])
+    hub.publish(tick(price=str(number)))
+
+
+async def one_price(hub, ticks):
+    """Return the first tick of `ticks`, a loop that is left at once."""
+    publishing = asyncio.create_task(publish(hub, 1))
+    async for told in ticks:
+        await publishing
+        return told
+    return None
+
+
+def test_a_loop_that_was_left_may_be_followed_by_another_at_once():
+    async def run(hub):
+        stream = following(hub, "JTO")
+        prices = []
+        for number in (1, 2, 3):
+            publishing = asyncio.create_task(publish(hub, number))
+            async for told in stream:
+                prices.append(told)
+                break
+            await publishing
+        return prices
+
+    with TestHub() as hub:
+        assert [each.price_usd for each in asyncio.run(asyncio.wait_for(run(hub), 30))] == [1, 2, 3]
+        assert asked(hub) == [["JTO"]] * 3
+        until(lambda: hub.sessions == [])
+
+
+def test_a_loop_that_was_left_may_be_followed_by_connect_at_once():
+    async def run(hub):
+        stream, told = following(hub, "JTO"), []
+        stream.on_price(told.append)
+        assert await one_price(hub, stream) == tick(price="1")
+        connected = asyncio.create_task(stream.connect())
+        await asyncio.sleep(0)
+        await asyncio.to_thread(until, lambda: len(asked(hub)) == 2 and hub.subscribed == [{"JTO"}])
+        hub.publish(tick(price="2"))
+        await asyncio.to_thread(until, lambda: tick(price="2") in told)
+        stream.close()
+        await connected
+
+    with TestHub() as hub:
+        asyncio.run(asyncio.wait_for(run(hub), 30))
+
+
+def test_two_loops_at_a_time_are_refused():
+    async def run(hub):
+        stream = following(hub, "JTO")
+        first = aiter(stream)
+        assert await one_price(hub, first) == tick(price="1")
+        with pytest.raises(RuntimeError, match="running already"):
+            await anext(aiter(stream))
+        hub.publish(tick(price="2"))
+        assert await anext(first) == tick(price="2"), "the first goes on"
+        await first.aclose()
+
+    with TestHub() as hub:
+        asyncio.run(asyncio.wait_for(run(hub), 30))
+
+
+def test_a_stream_that_was_closed_says_so():
+    with TestHub() as hub:
+        stream = following(hub, "JTO")
+        with stream:
+            until(lambda: hub.subscribed == [{"JTO"}])
+        with pytest.raises(RuntimeError, match="for good"), stream:
+            pass
+
+
 def test_the_pages_example_runs():
     """As it stands there, but for the address."""
     (example,) = re.findall(

@@ -271,6 +271,40 @@ def test_leaving_closes_the_connection_at_once_and_leaves_no_thread(setup):
         assert threading.active_count() == before
 
 
+def test_a_loop_that_was_left_goes_on_at_once_where_it_was(setup):
+    setup.activate()
+    refuse(setup, *range(1, 7))
+
+    async def taken_one_by_one(agent_stream):
+        found = []
+        for _ in range(3):
+            async for event in agent_stream:
+                found.append(event.execution_id)
+                break
+        await agent_stream.aclose()
+        async for event in agent_stream:
+            found.append(event.execution_id)
+            break
+        return found
+
+    with on_a_port(service(setup)) as port:
+        agent_stream = following(setup, port, from_start=True)
+        assert asyncio.run(taken_one_by_one(agent_stream)) == ids(setup, range(1, 5))
+        for number in (5, 6):  # without a loop of one's own, on the same stream
+            for event in agent_stream.sync():
+                assert event.execution_id == ids(setup, [number])[0]
+                break
+        refuse(setup, 7, 8)
+        assert asyncio.run(taken_first(agent_stream)) == ids(setup, [7])[0]
+        assert taken(agent_stream.sync(), 1) == ids(setup, [8])
+
+
+async def taken_first(agent_stream):
+    async for event in agent_stream:
+        return event.execution_id
+    return None
+
+
 PAGE = Path(__file__).parents[4] / "docs" / "how-to" / "follow-events-in-python.md"
 
 
