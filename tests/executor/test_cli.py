@@ -273,15 +273,19 @@ def test_a_checkpoint_is_printed_and_finds_what_was_put_back(desk, auditor, tmp_
 
     desk.guard = desk.open()
     with desk.guard.ledger.engine.begin() as connection:
+        dialect = connection.dialect.name
         which = {"sqlite": "entries_refuse_delete", "postgresql": "entries_refuse_change ON entries"}
-        connection.exec_driver_sql(f"DROP TRIGGER {which[connection.dialect.name]}")
+        connection.exec_driver_sql(f"DROP TRIGGER {which[dialect]}")
         for table in ("entries", "heads"):
             connection.exec_driver_sql(f"DELETE FROM {table} WHERE wallet = '{desk.wallet}'")
     desk.guard.close()
     status, out, err = run("check", desk.path, *against)
     assert (status, err) == (1, "")
     assert out.splitlines()[0] == f"{desk.wallet}: it is gone, but stood at entry 3"
-    assert out.splitlines()[-1] == "entries: 0, wallets: 0, findings: 0"
+    assert out.splitlines()[-2:] == [
+        f"the database isn't defined as this version defines it: trigger {which[dialect].partition(' ')[0]} on entries",
+        "entries: 0, wallets: 0, findings: 1",
+    ]
 
 
 def test_a_checkpoint_of_a_ledger_that_is_not_true_is_cut_short(sqlite_setup, auditor, tmp_path, capfdbinary):
