@@ -12,6 +12,7 @@ state doesn't allow, a transaction that isn't the authorized one. Each leaves no
     ├── CheckpointRefused      a checkpoint is not one that this auditor signed of this ledger
     ├── IllegalTransition      the attempt or agent is not in a state that allows this step
     ├── TransactionRefused     a transaction is not exactly what was authorized, so it is not signed
+    │   └── Unmovable          of a sweep: what it would move was shown not to move
     ├── VaultError             a session key is missing, or is not the one that was reserved
     └── ChainError             the chain or the rail didn't take or know a transaction
 """
@@ -29,6 +30,7 @@ __all__ = [
     "LedgerTampered",
     "TransactionRefused",
     "UnknownWallet",
+    "Unmovable",
     "VaultError",
 ]
 
@@ -71,6 +73,10 @@ class IllegalTransition(ExecutorError):
 
 class TransactionRefused(ExecutorError):
     """The signing gate saw a transaction that is not exactly the authorized one. It was not signed."""
+
+
+class Unmovable(TransactionRefused):
+    """A sweep would be undone by one of the token accounts in it: by that account, and by nothing else."""
 
 
 class VaultError(ExecutorError):

@@ -34,7 +34,10 @@ UNRECORDED: Final = frozenset(
 """Refusals that leave no entry under the request's executionId."""
 
 RAIL_S_MAX: Final = 20
-"""How long a rail may take, to build or to send: an authorization lives 60 s, and an agent waits."""
+"""How long a rail may take to build: an authorization lives 60 s, and an agent waits."""
+
+BLOCKHASH_S_MAX: Final = 10
+"""How long the chain may take for a blockhash, tries and pauses included."""
 
 
 class Outcome(NamedTuple):
@@ -84,13 +87,15 @@ class Executor:
     async def _carry_out(self, authorization: Authorization) -> None:
         wallet, execution_id = authorization.wallet, authorization.execution_id
         rail = self.rails[authorization.rail]
+        late = f"the chain told no blockhash within {BLOCKHASH_S_MAX} s"
         try:
-            blockhash = await self._chain.latest_blockhash()
+            async with asyncio.timeout(BLOCKHASH_S_MAX):
+                blockhash = await self._chain.latest_blockhash()
+            late = f"the rail built nothing within {RAIL_S_MAX} s"
             async with asyncio.timeout(RAIL_S_MAX):
                 proposed = await rail.build(authorization.without_claim(), blockhash.hash)
         except (ChainError, TimeoutError) as error:
-            detail = str(error) or f"the rail built nothing within {RAIL_S_MAX} s"
-            await self._guard.void(wallet, execution_id, Reason.RAIL_UNAVAILABLE, detail)
+            await self._guard.void(wallet, execution_id, Reason.RAIL_UNAVAILABLE, str(error) or late)
             return
         except Exception as error:
             # A rail is foreign code: whatever it fails by, nothing was signed. The text may hold a secret of its own.
@@ -109,8 +114,6 @@ class Executor:
             return
         if isinstance(signed, Refused):
             return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(RAIL_S_MAX):
-                await self.settlement.send(wallet, execution_id, signed.content, rail.name)
+        await self.settlement.send(wallet, execution_id, signed.content, rail.name)
         with suppress(ChainError):
             await self.settlement.settle(wallet, execution_id)

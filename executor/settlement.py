@@ -6,11 +6,12 @@ when it is final; of two that record the same, the second finds it done.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from executor.assets import NATIVE_MINT
-from executor.errors import ChainError, ClockUntrusted, IllegalTransition, LedgerTampered
+from executor.errors import ChainError, ClockUntrusted, IllegalTransition, LedgerError, LedgerTampered
 from executor.evidence import Evidence
 from executor.fill import Landing
 from executor.lifecycle import ATTEMPT_STEPS, AttemptState
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from executor.rails import Balances, Chain, Rail, TransactionRecord
 
 __all__ = ["Settlement"]
+
+SENDING_S_MAX: Final = 20
+"""How long a rail, or the chain, may take to be handed a transaction: others wait to be taken up behind it."""
 
 
 class Settlement:
@@ -41,9 +45,11 @@ class Settlement:
 
         Whether it was turned away, or no answer came, only a look-up tells: `settle`.
         """
-        with suppress(ChainError, IllegalTransition):  # the second: somebody else has settled it meanwhile
+        with suppress(IllegalTransition):  # somebody else has settled it meanwhile
             if await self._guard.may_send(wallet, execution_id) is None:
-                await (self._sending.get(rail or "") or self._chain).send(content)
+                with suppress(ChainError, TimeoutError):
+                    async with asyncio.timeout(SENDING_S_MAX):
+                        await (self._sending.get(rail or "") or self._chain).send(content)
 
     async def settle(self, wallet: str, execution_id: str) -> AttemptState:
         """Look what became of a signed execution, record it if that is final, and return where it stands now.
@@ -85,11 +91,13 @@ class Settlement:
         so at the same time.
 
         Raises:
-            LedgerTampered, ClockUntrusted: of some wallet, once all others were taken up.
+            LedgerTampered, ClockUntrusted, or whatever a rail's `send` raised: of some attempt, once all others were
+                taken up.
             LedgerError: as `Ledger.change`. A chain that can't be asked is no fault: what it hides stays open.
 
         """
-        still_open, fault = 0, None
+        still_open = 0
+        fault: Exception | None = None
         async for whose, execution in self._guard.in_doubt(wallet):
             execution_id = execution.steps[0].entry.execution_id or ""
             state = execution.state
@@ -98,6 +106,10 @@ class Settlement:
             except ChainError:
                 pass
             except (LedgerTampered, ClockUntrusted) as error:
+                fault = fault or error
+            except LedgerError:  # of the ledger itself: no other attempt would fare better
+                raise
+            except Exception as error:  # noqa: BLE001 - a rail is foreign code: whatever it fails by keeps nobody else
                 fault = fault or error
             still_open += bool(ATTEMPT_STEPS[state])
         if fault is not None:

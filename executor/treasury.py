@@ -18,7 +18,6 @@ from solders.transaction import VersionedTransaction
 from executor.decide import Refused
 from executor.errors import ChainError, IllegalTransition
 from executor.funding import FundingAllowed, FundingEvidence, FundingRequest
-from executor.reasons import Reason
 from executor.solana import memo
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from executor.funding import FundingAuthorization, FundingDecision
     from executor.guard import AsyncGuard
-    from executor.rails import Chain
+    from executor.rails import Blockhash, Chain
     from executor.settlement import Settlement
 
 __all__ = ["Treasury"]
@@ -77,11 +76,12 @@ class Treasury:
         missing = self._floor_lamports - (0 if account is None else account.lamports)
         if missing <= 0:
             return None
+        blockhash = await self._chain.latest_blockhash()  # before: what is authorized counts, whatever becomes of it
         request = FundingRequest(wallet=wallet, agent_id=agent_id, execution_id=self._new_id(), lamports=missing)
         decision = await self._guard.authorize_funding(request, alone_since=since)
         if isinstance(decision, FundingAllowed) and decision.authorization is not None:
             try:
-                await self._pay(decision.authorization)
+                await self._pay(decision.authorization, blockhash)
             except IllegalTransition:  # its time was over, and somebody else has given it up
                 if not await self._settlement.was_taken_up(wallet, request.execution_id):
                     raise
@@ -98,14 +98,9 @@ class Treasury:
             ]
         )
 
-    async def _pay(self, authorization: FundingAuthorization) -> None:
+    async def _pay(self, authorization: FundingAuthorization, blockhash: Blockhash) -> None:
         wallet, execution_id = authorization.wallet, authorization.execution_id
         payer, session = self._keypair.pubkey(), Pubkey.from_string(authorization.session_pubkey)
-        try:
-            blockhash = await self._chain.latest_blockhash()
-        except ChainError as error:
-            await self._guard.void(wallet, execution_id, Reason.RAIL_UNAVAILABLE, str(error))
-            return
         moving = transfer(TransferParams(from_pubkey=payer, to_pubkey=session, lamports=authorization.lamports))
         instructions = [moving, memo(authorization.memo, payer)]
         message = MessageV0.try_compile(payer, instructions, [], Hash.from_string(blockhash.hash))

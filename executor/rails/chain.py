@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from executor.rails.passing import error_passes
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -124,6 +126,11 @@ class Simulation(NamedTuple):
     """Why it would be undone or turned away; None if it would land."""
     logs: Sequence[str]
 
+    @property
+    def passes(self) -> bool:
+        """Whether `error` says nothing of the transaction, and may be another, or none, at the next try."""
+        return error_passes(self.error)
+
 
 def earliest_slot(last_valid_block_height: int, newest: Block) -> int:
     """Return a slot before which no transaction on a blockhash of that life can have landed, as seen from `newest`.
@@ -169,7 +176,10 @@ class Chain(Protocol):
         """Return the lamports with which an account of `data_bytes` is kept for ever."""
 
     async def simulate(self, transaction: bytes) -> Simulation:
-        """Try the transaction, signed or not."""
+        """Try the transaction, signed or not, on a chain no older than what was told of accounts before.
+
+        What the answer says may pass (`Simulation.passes`): then it says nothing of the transaction.
+        """
 
     async def send(self, transaction: bytes) -> None:
         """Hand over a signed transaction. The same bytes again land at most once.

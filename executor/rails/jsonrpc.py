@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from executor.credentials import harmless, secrets_in, unlogged
 from executor.errors import ChainError
+from executor.rails.passing import code_passes, status_passes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,10 +28,6 @@ ANSWER_BYTES_MAX: Final = 16 * 2**20
 """Room for the accounts of a wallet that was sent thousands of worthless tokens, and no more."""
 
 PLACE_CHARS_MAX: Final = 200
-
-PASSING_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-PASSING_CODES: Final = frozenset({-32004, -32005, -32014, -32016})
-"""Of a node that isn't that far yet: no block, node behind, no status of the block, context slot not reached."""
 
 T = TypeVar("T")
 
@@ -92,8 +89,8 @@ class JsonRpc:
                 ValidationError or ChainError for one that isn't to be believed.
 
         Raises:
-            Declined: the server answered with an error.
-            Unanswered: it didn't answer, or not in time, or not this question, at the last try too.
+            Declined: the server answered with an error that stays (`executor.rails.passing`).
+            Unanswered: it didn't answer, or not in time, or not this question, or what passes, at the last try too.
             ChainError: it answered something that isn't documented.
 
         """
@@ -112,7 +109,7 @@ class JsonRpc:
                 status, body = await self._post(json.dumps(question).encode())
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:  # a timeout is an OSError
             raise Unanswered(f"{self.host} didn't answer `{method}`: {type(error).__name__}") from None
-        if status in PASSING_STATUS:
+        if status_passes(status):
             raise Unanswered(f"{self.host} answered `{method}` with HTTP {status}")
         if status != httpx.codes.OK:
             raise ChainError(f"{self.host} answered `{method}` with HTTP {status}")
@@ -159,4 +156,5 @@ class JsonRpc:
         if not isinstance(code, int):
             raise Unanswered(f"{self.host} answered `{method}` with an error that can't be read")
         text = f"{self.host} declined `{method}`: {code} {harmless(error.get('message'), self._secrets)}"
-        raise Unanswered(text) if code in PASSING_CODES else Declined(text, code, error.get("data"))
+        data = error.get("data")
+        raise Unanswered(text) if code_passes(code, data) else Declined(text, code, data)

@@ -32,6 +32,7 @@ from executor.rails.answers import (
 )
 from executor.rails.chain import ACCOUNTS_MAX, BLOCKHASH_BLOCKS, Block, Blockhash, Pending, Simulation
 from executor.rails.jsonrpc import Declined, JsonRpc, Unanswered
+from executor.rails.passing import PAUSES_S, PREFLIGHT_FAILED
 from executor.solana import TOKEN_2022_PROGRAM, TOKEN_PROGRAM
 
 if TYPE_CHECKING:
@@ -44,14 +45,9 @@ if TYPE_CHECKING:
 __all__ = ["RpcChain", "require_plausible"]
 
 TIMEOUT_S: Final = 10.0
-PAUSES_S: Final = (0.25, 0.5, 1.0)
-"""Four tries, each after a longer pause: long enough for a node that lags by a few slots, short for one that fires."""
-
 
 UNFINALIZED_BLOCKS_MAX: Final = 150
 """How far the newest block may be ahead of the newest finalized one: about 32 by the protocol, more in bad times."""
-
-PREFLIGHT_FAILED: Final = -32002
 
 T = TypeVar("T")
 
@@ -72,6 +68,7 @@ class RpcChain:
     def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S, pauses_s: Sequence[float] = PAUSES_S) -> None:
         """Prepare to ask the node at `url`; nothing is sent yet. Arguments and errors are those of `JsonRpc`."""
         self._rpc = JsonRpc(url, timeout_s=timeout_s, pauses_s=pauses_s)
+        self._known_slot = 0  # the newest confirmed one by which an account or a landing was told
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._rpc.host!r})"
@@ -111,6 +108,7 @@ class RpcChain:
         if len(addresses) > ACCOUNTS_MAX:
             raise ValueError(f"{len(addresses)} accounts can't be asked for at once, only {ACCOUNTS_MAX}")
         answer = await self._ask("getMultipleAccounts", [list(addresses), _form(finalized)], _ACCOUNTS.validate_python)
+        self._know(answer.context.slot, finalized=finalized)
         if len(answer.value) != len(addresses):
             raise ChainError(f"{self._rpc.host} answered with {len(answer.value)} accounts, not {len(addresses)}")
         return [None if info is None else info.plain() for info in answer.value]
@@ -132,9 +130,13 @@ class RpcChain:
         return await self._ask("getMinimumBalanceForRentExemption", [data_bytes], _LAMPORTS.validate_python)
 
     async def simulate(self, transaction: bytes) -> Simulation:
-        """Try the transaction; its signatures aren't looked at, its blockhash is."""
+        """Try the transaction, on a node that knows what was told of accounts before.
+
+        Its signatures aren't looked at, its blockhash is.
+        """
         how = {**_form(finalized=False), "sigVerify": False, "replaceRecentBlockhash": False}
-        answer = await self._ask("simulateTransaction", [_base64(transaction), how], _SIMULATED.validate_python)
+        read = _SIMULATED.validate_python
+        answer = await self._ask_informed("simulateTransaction", [_base64(transaction), how], read)
         return Simulation(error_text(answer.value.err), tuple(answer.value.logs or ()))
 
     async def send(self, transaction: bytes) -> None:
@@ -146,7 +148,7 @@ class RpcChain:
         how = {"encoding": "base64", "preflightCommitment": "confirmed", "skipPreflight": False, "maxRetries": 0}
         tx_signature = _signature(transaction)
         try:
-            answer = await self._ask("sendTransaction", [_base64(transaction), how], str)
+            answer = await self._ask_informed("sendTransaction", [_base64(transaction), how], str)
         except Declined as error:
             if error.code == PREFLIGHT_FAILED and _err_of(error.data) == "AlreadyProcessed":
                 return  # by an earlier try whose answer got lost
@@ -159,10 +161,19 @@ class RpcChain:
     ) -> TransactionRecord | Pending | None:
         """Look the transaction up in the full history, by two roads that must lead to the same."""
         status = await self._status(tx_signature, as_of_slot)
+        if status is not None and status.confirmation_status != "processed":
+            self._know(status.slot, finalized=False)
         if status is not None and status.confirmation_status != "finalized":
             return Pending(status.slot)
+
+        def read(result: object) -> Transaction | None:
+            found = _TRANSACTION.validate_python(result)
+            if found is None and status is not None:
+                raise Unanswered(f"{self._rpc.host} hasn't the transaction `{tx_signature}` yet, which it calls final")
+            return found
+
         how = {"encoding": "base64", "commitment": "finalized", "maxSupportedTransactionVersion": 0}
-        found = await self._ask("getTransaction", [tx_signature, how], _TRANSACTION.validate_python)
+        found = await self._ask("getTransaction", [tx_signature, how], read)
         if status is None and found is None:
             first = await self._ask("getFirstAvailableBlock", [], _SLOT.validate_python)
             if first > since_slot:
@@ -185,11 +196,13 @@ class RpcChain:
         return await self._ask("getSignatureStatuses", [[tx_signature], how], read)
 
     async def _holdings(self, owner: str, program: Pubkey, *, finalized: bool) -> list[Holding]:
-        answer = await self._ask(
+        ask = self._ask if finalized else self._ask_informed
+        answer = await ask(
             "getTokenAccountsByOwner",
             [owner, {"programId": str(program)}, _form(finalized)],
             _HOLDINGS.validate_python,
         )
+        self._know(answer.context.slot, finalized=finalized)
         held = []
         for each in answer.value:
             account = each.account.plain()
@@ -201,6 +214,22 @@ class RpcChain:
 
     async def _ask(self, method: str, parameters: Sequence[Any], read: Callable[[Any], T]) -> T:
         return await self._rpc.ask(method, parameters, read)
+
+    def _know(self, slot: int, *, finalized: bool) -> None:
+        if not finalized:
+            self._known_slot = max(self._known_slot, slot)
+
+    async def _ask_informed(self, method: str, parameters: Sequence[Any], read: Callable[[Any], T]) -> T:
+        """Ask a node that knows what was told of accounts and landings before: the others say so, and are asked again.
+
+        One that lags has never heard of what came a slot ago: it would call it unmovable, or no longer there.
+        """
+        *before, how = parameters
+        try:
+            return await self._ask(method, [*before, {**how, "minContextSlot": self._known_slot}], read)
+        except Unanswered:
+            self._known_slot = 0  # perhaps nobody else ever comes to that slot
+            raise
 
 
 def require_plausible(blockhash: Blockhash, finalized: Block) -> None:

@@ -7,13 +7,15 @@ the signature → release the bytes. A signature that the guard didn't commit ne
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import asyncio
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
-from executor.errors import IllegalTransition, TransactionRefused, VaultError
+from executor.errors import ChainError, IllegalTransition, TransactionRefused, Unmovable, VaultError
 from executor.rails import ACCOUNTS_MAX
+from executor.rails.passing import PAUSES_S
 from executor.reasons import Reason
 from executor.signing.book import Facts
 from executor.signing.floors import (
@@ -28,7 +30,7 @@ from executor.signing.floors import (
 from executor.signing.inspection import inspect, needs
 from executor.signing.policy import Policy
 from executor.signing.proposal import message_of, read_proposal
-from executor.signing.sweep import sweep_message
+from executor.signing.sweep import shows_unmovable, sweep_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from executor.decide import Refused
     from executor.guard import AsyncGuard
     from executor.ledger import WalletView
-    from executor.rails import Account, Blockhash, Chain
+    from executor.rails import Account, Blockhash, Chain, Simulation
     from executor.rails.agreed import AgreedChain
     from executor.signing.inspection import Inspected
     from executor.signing.proposal import Proposal
@@ -48,6 +50,9 @@ if TYPE_CHECKING:
     from executor.signing.vault import SessionVault
 
 __all__ = ["SignedTransaction", "SigningGate"]
+
+READING_S_MAX: Final = 20
+"""How long the chain may take to say what a signature needs, every try included: an authorization lives 60 s."""
 
 
 class SignedTransaction(NamedTuple):
@@ -116,15 +121,18 @@ class SigningGate:
         """
         alone_since = None
         try:
-            proposal = read_proposal(transaction)
-            tables = await self._tables_of(proposal)
-            resolved = proposal.resolve(tables)
-            facts = await self._facts(needs(resolved, authorization))
-            inspected = inspect(resolved, authorization, blockhash.hash, cosigners, facts, self._policy)
-            checked = proposal.wire
-            if inspected.programs:
-                alone_since = await self._guard.head_seq(authorization.wallet)  # before what it holds is read
-                checked = await self._floored(proposal.message, tables, authorization, inspected, facts)
+            async with asyncio.timeout(READING_S_MAX):
+                proposal = read_proposal(transaction)
+                tables = await self._tables_of(proposal)
+                resolved = proposal.resolve(tables)
+                facts = await self._facts(needs(resolved, authorization))
+                inspected = inspect(resolved, authorization, blockhash.hash, cosigners, facts, self._policy)
+                checked = proposal.wire
+                if inspected.programs:
+                    alone_since = await self._guard.head_seq(authorization.wallet)  # before what it holds is read
+                    checked = await self._floored(proposal.message, tables, authorization, inspected, facts)
+        except TimeoutError:
+            raise ChainError(f"the chain didn't say within {READING_S_MAX} s what the inspection needs") from None
         except TransactionRefused as error:
             await self._guard.check(authorization)  # nobody voids by an authorization that they weren't given
             await self._guard.void(
@@ -143,8 +151,9 @@ class SigningGate:
         It needs no permit, and no halt forbids it: it only takes exposure away. The agent must be stopped or completed.
 
         Raises:
-            TransactionRefused: there is nothing to pay back, not enough for the fee, or it would be undone.
-            ChainError: the chain couldn't be asked.
+            Unmovable: one of its token accounts can't be moved, as what lies there shows, or the chain.
+            TransactionRefused: there is nothing to pay back, not enough for fees and rent, or it would be undone.
+            ChainError: the chain couldn't be asked, or said nothing of it: that shows nothing.
             IllegalTransition: the agent may still fire, or there is none.
             VaultError, LedgerError: nothing was released.
 
@@ -154,9 +163,14 @@ class SigningGate:
             raise IllegalTransition(f"there is no agent `{agent_id}`")
         message = sweep_message(wallet, agent.session_pubkey, owned, blockhash.hash)
         unsigned = bytes(VersionedTransaction.populate(message, [Signature.default()]))
-        simulated = await self._chain.simulate(unsigned)
-        if simulated.error is not None:
-            raise TransactionRefused(f"the chain would undo the sweep: {simulated.error}")
+        try:
+            async with asyncio.timeout(READING_S_MAX):
+                error = (await self._simulated(unsigned)).error
+        except TimeoutError:
+            raise ChainError(f"the chain didn't try the sweep within {READING_S_MAX} s") from None
+        if error is not None:
+            refused = Unmovable if shows_unmovable(message, error) else TransactionRefused
+            raise refused(f"the chain would undo the sweep: {error}")
         signing = _Signing(self._vault, agent_id, agent.session_pubkey, unsigned)
         await self._guard.record_sweep(
             wallet, agent_id, signing, last_valid_block_height=blockhash.last_valid_block_height
@@ -200,10 +214,22 @@ class SigningGate:
         lamports = lamport_floor(authorization, inspected, readings)
         floored = with_floors(message, tables, floor_instructions(session, floors, lamports))
         transaction = bytes(VersionedTransaction.populate(floored, [Signature.default()]))
-        simulated = await self._chain.simulate(transaction)
+        simulated = await self._simulated(transaction)
         if simulated.error is not None:
             raise TransactionRefused(f"with floors, the chain would undo it: {simulated.error}")
         return transaction
+
+    async def _simulated(self, transaction: bytes) -> Simulation:
+        """Try the transaction, again where the answer says nothing of it. Raises ChainError if none ever does."""
+        for pause_s in PAUSES_S:
+            simulated = await self._chain.simulate(transaction)
+            if not simulated.passes:
+                return simulated
+            await asyncio.sleep(pause_s)
+        simulated = await self._chain.simulate(transaction)
+        if simulated.passes:
+            raise ChainError(f"the chain can't try the transaction now: {simulated.error}")
+        return simulated
 
     async def _accounts(self, addresses: Iterable[str], *, finalized: bool = False) -> dict[str, Account | None]:
         asked = sorted(addresses)

@@ -7,6 +7,7 @@ of the emptied accounts, back into the session wallet; the lamports last. Closin
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from solders.hash import Hash
@@ -16,9 +17,10 @@ from solders.system_program import TransferParams, transfer
 from solders.token.associated import get_associated_token_address
 
 from executor.assets import NATIVE_MINT
-from executor.errors import TransactionRefused
+from executor.errors import TransactionRefused, Unmovable
 from executor.signing.programs import AccountClosing, AccountOpening, Call, LamportTransfer, TokenTransfer, decode
 from executor.solana import (
+    ASSOCIATED_TOKEN_PROGRAM,
     TOKEN_2022_PROGRAM,
     TOKEN_PROGRAM,
     close_account,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from executor.rails import Account, Holding
 
-__all__ = ["ACCOUNTS_MAX", "FEE_LAMPORTS", "Owned", "pays_home", "sweep_message"]
+__all__ = ["ACCOUNTS_MAX", "FEE_LAMPORTS", "Owned", "pays_home", "shows_unmovable", "sweep_message"]
 
 ACCOUNTS_MAX: Final = 4
 """Token accounts in one transaction: the instructions for each take some 200 bytes of 1,232."""
@@ -47,6 +49,9 @@ DECIMALS: Final = 44
 BASE_BYTES: Final = 165
 TRANSFER_FEE_AMOUNT: Final = (2).to_bytes(2, "little")
 """The type of the extension of a Token-2022 account that holds what was withheld of what it received."""
+INSTRUCTION_ERROR: Final = re.compile(r'\{"InstructionError": \[(\d+), (.+)', re.DOTALL)
+TOO_FEW_LAMPORTS: Final = '{"Custom": 1}'
+"""How the System program says so, when the associated token program has it pay the rent of a new account."""
 TOKEN_PROGRAMS: Final = frozenset({str(TOKEN_PROGRAM), str(TOKEN_2022_PROGRAM)})
 
 
@@ -69,7 +74,9 @@ def sweep_message(wallet: str, session_pubkey: str, owned: Owned, blockhash: str
     """Return the next transaction that pays back: of up to 4 token accounts, or, once there are none, of the lamports.
 
     Raises:
-        TransactionRefused: nothing is left that could be moved, or no lamports for the fee.
+        Unmovable: one of the accounts is none that a sweep can move.
+        TransactionRefused: nothing is left that could be moved, or no lamports for the fee, or `owned.accounts` doesn't
+            say what has to be known of it.
 
     """
     home, session = Pubkey.from_string(wallet), Pubkey.from_string(session_pubkey)
@@ -86,6 +93,20 @@ def sweep_message(wallet: str, session_pubkey: str, owned: Owned, blockhash: str
             raise TransactionRefused("the session wallet has nothing but the fee")
         instructions = [transfer(TransferParams(from_pubkey=session, to_pubkey=home, lamports=left))]
     return MessageV0.try_compile(session, instructions, [], Hash.from_string(blockhash))
+
+
+def shows_unmovable(message: MessageV0, error: str) -> bool:
+    """Tell whether the chain's `error` shows that a token account in the sweep `message` can't be moved.
+
+    Only an instruction's own error does, unless it says that the session wallet lacks the lamports for the rent of the
+    account at home: all else is about the moment, the fee, or the wallet.
+    """
+    undone = INSTRUCTION_ERROR.match(error)
+    if undone is None or int(undone[1]) >= len(message.instructions):
+        return False
+    instruction = message.instructions[int(undone[1])]
+    opens = message.account_keys[instruction.program_id_index] == ASSOCIATED_TOKEN_PROGRAM
+    return not (opens and undone[2].startswith(TOO_FEW_LAMPORTS))
 
 
 def pays_home(message: MessageV0, wallet: str) -> bool:
@@ -121,18 +142,22 @@ def _empty(
 ) -> list[Instruction]:
     """Return the instructions that move all of one token account home, and close it."""
     if holding.token_program not in TOKEN_PROGRAMS:
-        raise TransactionRefused(f"the session wallet holds nothing of the program {holding.token_program}")
+        raise Unmovable(f"the session wallet holds nothing of the program {holding.token_program}")
     source, mint, program = (
         Pubkey.from_string(each) for each in (holding.address, holding.mint, holding.token_program)
     )
+    lying, minted = accounts[holding.address], accounts[holding.mint]
+    if lying is None:
+        raise TransactionRefused(f"the chain doesn't tell yet what lies in {holding.address}")
     closing = close_account(source, session, session, program)
     if holding.mint == NATIVE_MINT:
         return [closing]
     instructions = []
     if holding.amount:
-        minted = accounts[holding.mint]
-        if minted is None or len(minted.data) <= DECIMALS:
-            raise TransactionRefused(f"the session wallet holds {holding.mint}, which is no mint")
+        if minted is None:
+            raise TransactionRefused(f"the chain doesn't tell yet of the mint {holding.mint}")
+        if len(minted.data) <= DECIMALS:
+            raise Unmovable(f"the session wallet holds {holding.mint}, which is no mint")
         instructions += [
             create_associated_account(session, home, mint, program),
             transfer_checked(
@@ -145,14 +170,14 @@ def _empty(
                 token_program=program,
             ),
         ]
-    if program == TOKEN_2022_PROGRAM and _has_withheld(accounts[holding.address]):
+    if program == TOKEN_2022_PROGRAM and _has_withheld(lying):
         instructions.append(harvest_withheld(mint, source, program))
     return [*instructions, closing]
 
 
-def _has_withheld(account: Account | None) -> bool:
+def _has_withheld(account: Account) -> bool:
     """Tell whether a Token-2022 account may hold withheld fees, which keep it from being closed."""
-    data = b"" if account is None else account.data[BASE_BYTES + 1 :]
+    data = account.data[BASE_BYTES + 1 :]
     while any(data[:2]):
         if data[:2] == TRANSFER_FEE_AMOUNT:
             return True

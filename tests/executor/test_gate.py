@@ -17,17 +17,22 @@ from solders.transaction import VersionedTransaction
 from executor.assets import NATIVE_MINT, KnownAssets
 from executor.audit import check_ledger
 from executor.demo.world import SOL, World
-from executor.execution import Executor
+from executor.execution import BLOCKHASH_S_MAX, RAIL_S_MAX, Executor
 from executor.lifecycle import AttemptState
+from executor.limits import Limits
 from executor.prices.quote import Quote
 from executor.rails import Account
 from executor.rails.agreed import AgreedChain
+from executor.rails.passing import PAUSES_S
+from executor.rails.rpc import RpcChain
 from executor.reasons import Reason
 from executor.signing import Policy, SigningGate
+from executor.signing.gate import READING_S_MAX
 from executor.solana import TOKEN_PROGRAM, create_associated_account, memo, transfer_checked
 from permits import draft, issue
 from tests import puppet
 from tests.executor.test_execution import Proxy
+from tests.localnet.front import Front
 
 DECIMALS = {"USDC": 6, "JTO": 9, "SOL": 9, "BONK": 6}
 SOLD, BOUGHT = 100 * 10**6, 99 * 10**6
@@ -169,6 +174,86 @@ def test_what_the_simulation_shows_is_refused_and_costs_nothing(stage, act):
         1_000 * 10**9,
         before,
     )
+
+
+TRIES = 1 + len(PAUSES_S)
+
+
+def fire_over_rpc(stage, front):
+    """Fire by the gate, whose chain is behind `front`; the executor sends to it too."""
+
+    async def run():
+        async with front.serve() as url, RpcChain(url, pauses_s=[0] * (TRIES - 1)) as chain:
+            policy = Policy(programs=frozenset({str(stage.program)}))
+            gate = SigningGate(stage.world.awaited, stage.world.vault, chain, policy=policy)
+            asked = {"rail": "listed", "buy": "BONK", "min_received": BOUGHT}
+            request = stage.world.request(100).model_copy(update=asked)
+            return (await Executor(stage.world.awaited, gate, chain, [stage]).fire(request)).execution
+
+    return asyncio.run(run())
+
+
+NODES = {
+    "it has not seen the blockhash": ("lag", 1),
+    "it says so itself": ("change", lambda result: {**result, "value": {"err": "BlockhashNotFound", "logs": None}}),
+    "an account is in use": ("change", lambda result: {**result, "value": {"err": "AccountInUse", "logs": []}}),
+    "it is behind": ("refuse", {"code": -32005, "message": "Node is behind by 2 slots"}),
+    "it asks for fewer requests": ("refuse", {"code": -32429, "message": "rate limited"}),
+    "too many requests": ("status", 429),
+    "the server behind Cloudflare is out": ("status", 522),
+    "the connection breaks": ("drop-request", None),
+}
+
+
+@pytest.fixture
+def no_pauses(monkeypatch):
+    monkeypatch.setattr("executor.signing.gate.PAUSES_S", (0,) * (TRIES - 1))
+
+
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize(("kind", "value"), NODES.values(), ids=NODES)
+def test_a_node_that_can_not_try_it_now_is_asked_again_and_refuses_nothing(stage, kind, value):
+    stage.play_fair()
+    front = Front(stage.world.chain)
+    front.fault("simulateTransaction", kind, value, times=TRIES - 1)
+    assert fire_over_rpc(stage, front).state is AttemptState.LANDED
+    front.fault("simulateTransaction", kind, value, times=TRIES**2)
+    execution = fire_over_rpc(stage, front)
+    assert (execution.state, last(execution)["reason"]) == (AttemptState.VOIDED, Reason.RAIL_UNAVAILABLE)
+    assert front.asked.count("sendTransaction") == 1
+
+
+REFUSALS = {
+    "an instruction's own error": {"InstructionError": [0, {"Custom": 1}]},
+    "too little for the fee": "InsufficientFundsForFee",
+    "what nobody knows": "AnErrorOfNextYear",
+}
+
+
+@pytest.mark.parametrize("err", REFUSALS.values(), ids=REFUSALS)
+def test_what_stays_is_a_refusal_at_once(stage, err):
+    stage.play_fair()
+    front = Front(stage.world.chain)
+    front.fault("simulateTransaction", "change", lambda result: {**result, "value": {"err": err, "logs": []}})
+    execution = fire_over_rpc(stage, front)
+    assert (execution.state, last(execution)["reason"]) == (AttemptState.VOIDED, Reason.TRANSACTION_REFUSED)
+    assert front.asked.count("simulateTransaction") == 1
+
+
+@pytest.mark.parametrize("method", ["simulateTransaction", "getMultipleAccounts", "getLatestBlockhash"])
+def test_a_chain_that_never_answers_is_not_waited_for_longer_than_an_authorization_lives(stage, monkeypatch, method):
+    for limit in ("executor.signing.gate.READING_S_MAX", "executor.execution.BLOCKHASH_S_MAX"):
+        monkeypatch.setattr(limit, 0.2)
+    stage.play_fair()
+    front = Front(stage.world.chain)
+    front.fault(method, "hold-request", times=TRIES)
+    execution = fire_over_rpc(stage, front)
+    assert (execution.state, last(execution)["reason"]) == (AttemptState.VOIDED, Reason.RAIL_UNAVAILABLE)
+    assert "within 0.2 s" in last(execution)["detail"]
+
+
+def test_the_tries_and_the_rail_leave_an_authorization_time_to_be_signed():
+    assert Limits().authorization_ttl_s > BLOCKHASH_S_MAX + RAIL_S_MAX + READING_S_MAX
 
 
 def test_a_program_that_changes_its_mind_after_the_simulation_is_undone_by_the_chain(stage):

@@ -192,6 +192,31 @@ def test_what_a_rail_sends_its_own_way_is_sent_so_again(world):
     assert len(sent) == 1
 
 
+@pytest.mark.parametrize("way", ["it raises", "it never ends"])
+def test_a_rail_that_fails_at_sending_keeps_no_other_attempt_from_being_settled(world, monkeypatch, way):
+    monkeypatch.setattr("executor.settlement.SENDING_S_MAX", 0.05)
+    executions = [left(world) for _ in range(2)]
+    asked = []
+
+    async def send(content):
+        asked.append(content)
+        if len(asked) > 1:
+            await world.chain.send(content)
+        elif way == "it raises":
+            raise KeyError("relay")
+        else:
+            await asyncio.Event().wait()
+
+    settlement = Settlement(world.awaited, world.chain, [Proxy(world.rail, send=send)])
+    if way == "it raises":
+        with pytest.raises(KeyError):
+            asyncio.run(settlement.recover())
+    else:
+        assert asyncio.run(settlement.recover()) == 1
+    assert sorted(state(world, each) for each in executions) == [AttemptState.LANDED, AttemptState.SIGNED]
+    assert asyncio.run(settlement.recover()) == 0
+
+
 def become_another_user(world):
     world.signer = LocalSigner.from_seed(b"another".ljust(32))
     world.wallet, world.agent_id = world.signer.wallet_address, world.new_id()

@@ -70,13 +70,15 @@ def test_it_tops_up_to_the_floor_and_no_further(world):
     assert trace(world.guard.ledger, signed).findings == ()
 
 
-def test_a_chain_that_can_not_be_asked_gives_nothing(world):
-    with pytest.raises(ChainError):
-        top_up(world, accounts=refuses)
+@pytest.mark.parametrize("question", ["accounts", "latest_blockhash"])
+def test_a_chain_that_can_not_be_asked_gives_nothing_and_uses_nothing_up(world, question):
+    """What is authorized counts for a day, whatever becomes of it: a node that is out would use the cap up."""
+    for _ in range(9):
+        with pytest.raises(ChainError):
+            top_up(world, **{question: refuses})
     assert fundings(world) == []
-    top_up(world, latest_blockhash=refuses)
-    assert fundings(world) == [(1, "authorized"), (1, "voided")]
-    assert lamports(world) == START_LAMPORTS
+    assert isinstance(top_up(world), FundingAllowed)
+    assert lamports(world) == FLOOR_LAMPORTS
 
 
 def test_nothing_is_given_while_one_is_open_and_what_was_given_is_never_credited_back(world):
@@ -141,12 +143,15 @@ def test_an_unknown_agent_is_not_asked_for(world):
 
 
 def test_a_funding_that_another_process_gave_up_meanwhile_gives_nothing(world):
-    async def latest_blockhash():
+    mark_signed = world.awaited.mark_signed
+
+    async def late(*arguments, **named):
         world.now_ms += 60_000
         assert await world.executor.settlement.recover() == 0
-        return await world.chain.latest_blockhash()
+        return await mark_signed(*arguments, **named)
 
-    assert isinstance(top_up(world, latest_blockhash=latest_blockhash), FundingAllowed)
+    world.awaited.mark_signed = late
+    assert isinstance(top_up(world), FundingAllowed)
     assert fundings(world) == [(1, "authorized"), (1, "voided")]
     assert lamports(world) == START_LAMPORTS
 

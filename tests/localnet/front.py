@@ -13,6 +13,7 @@ from solders.message import MessageV0
 from solders.transaction import VersionedTransaction
 
 from executor.errors import ChainError
+from executor.rails import Simulation
 from executor.solana import TOKEN_2022_PROGRAM, TOKEN_PROGRAM
 
 VERSION = "2.3.13"
@@ -21,6 +22,7 @@ RECENT_BLOCKS = 150
 
 PREFLIGHT_FAILED = -32002
 UNSUPPORTED_VERSION = -32015
+MIN_CONTEXT_SLOT_NOT_REACHED = -32016
 INVALID_PARAMS = -32602
 NO_SUCH_METHOD = -32601
 
@@ -42,8 +44,10 @@ class Fault(NamedTuple):
     | header | text | one line more in the head |
     | flood | bytes | a body as long as that |
     | id | any | as the answer's id |
-    | error | object | an error of JSON-RPC |
+    | error | object | an error of JSON-RPC, though the chain has done what was asked |
+    | refuse | object | an error of JSON-RPC, before the chain sees it |
     | result | any | as the result |
+    | lag | slots | by a node so far behind, which knows no newer blockhash or slot, but of accounts the newest |
     | change | function | what it makes of the true result; not from another process |
     """
 
@@ -164,9 +168,12 @@ class Front:
 
     async def _answer(self, question, fault):
         answer = {"jsonrpc": "2.0", "id": fault.value if fault.kind == "id" else question["id"]}
+        if fault.kind == "refuse":
+            return {**answer, "error": fault.value}
         self.asked.append(question["method"])
         try:
-            result = await _call(self.chain, question["method"], question["params"])
+            lag = fault.value if fault.kind == "lag" else 0
+            result = await _call(self.chain, question["method"], question["params"], lag)
         except Declined as error:
             return {**answer, "error": error.error}
         if fault.kind == "error":
@@ -186,11 +193,39 @@ def _response(body, status=200, header=None):
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 
-async def _call(chain, method, params):
+async def _call(chain, method, params, lag):
     procedure = METHODS.get(method)
     if procedure is None:
         raise Declined(NO_SUCH_METHOD, "Method not found")
-    return await procedure(chain, *params)
+    slot = chain.block().slot - lag
+    for each in params:
+        if isinstance(each, dict) and each.get("minContextSlot", 0) > slot:
+            data = {"contextSlot": slot}
+            raise Declined(MIN_CONTEXT_SLOT_NOT_REACHED, "Minimum context slot has not been reached", data)
+    if lag and method in ("sendTransaction", "simulateTransaction"):
+        chain = _Lagging(chain, lag)
+    result = await procedure(chain, *params)
+    if lag and isinstance(result, dict) and "context" in result:
+        result["context"]["slot"] = slot
+    return result
+
+
+class _Lagging:
+    """The chain as a node tries transactions on it that hasn't seen the newest `lag` blocks."""
+
+    def __init__(self, chain, lag):
+        self._chain = chain
+        self._lag = lag
+
+    def __getattr__(self, name):
+        return getattr(self._chain, name)
+
+    async def simulate(self, transaction):
+        height = self._chain.block().height
+        unseen = [self._chain._blockhash(each) for each in range(height - self._lag + 1, height + 1)]
+        if VersionedTransaction.from_bytes(transaction).message.recent_blockhash in unseen:
+            return Simulation("BlockhashNotFound", ())
+        return await self._chain.simulate(transaction)
 
 
 def _with_context(chain, value):

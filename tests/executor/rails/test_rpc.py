@@ -229,6 +229,12 @@ PASSING = {
     "an error without a code": ("error", {"message": "?"}),
     "a node that lags": ("error", {"code": -32005, "message": "Node is behind by 42 slots"}),
     "a slot not reached": ("error", {"code": -32016, "message": "Minimum context slot has not been reached"}),
+    "no block yet": ("error", {"code": -32004, "message": "Block not available for slot 9"}),
+    "no status of it yet": ("error", {"code": -32014, "message": "Block status not yet available for slot 9"}),
+    "a limit of Helius": ("error", {"code": -32429, "message": "rate limited"}),
+    "a limit of QuickNode": ("error", {"code": -32007, "message": "50/second request limit reached"}),
+    "a limit of public nodes": ("error", {"code": 429, "message": "Too many requests for a specific RPC call"}),
+    **{f"Cloudflare's {status}": ("status", status) for status in range(520, 525)},
 }
 
 
@@ -283,6 +289,8 @@ FINAL = {
     "packed": ("header", "Content-Encoding: gzip"),
     "too long": ("flood", ANSWER_BYTES_MAX + 2**16),
     "no such method": ("error", {"code": -32601, "message": "Method not found"}),
+    "no history": ("error", {"code": -32011, "message": "Transaction history is not available from this node"}),
+    "a certificate": ("status", 526),
     "null": ("result", None),
     "a list": ("result", []),
     "a missing field": ("result", {"absoluteSlot": 5, "epoch": 0}),
@@ -399,9 +407,16 @@ def test_a_node_that_hides_it_from_one_look_up_is_caught(chain, front):
     front.fault("getSignatureStatuses", "change", lambda result: {**result, "value": [None]})
     with pytest.raises(ChainError, match="contradicts itself"):
         ask(front, lambda client: client.record(tx_signature, slot))
-    front.fault("getTransaction", "result", None)
-    with pytest.raises(ChainError, match="contradicts itself"):
+    front.fault("getTransaction", "result", None, times=TRIES)
+    with pytest.raises(Unanswered, match="which it calls final"):
         ask(front, lambda client: client.record(tx_signature, slot))
+
+
+def test_a_node_that_has_not_heard_of_a_landing_yet_is_asked_again(chain, front):
+    """The status is from one node, the transaction from another behind the same address."""
+    tx_signature, slot = landed(chain)
+    front.fault("getTransaction", "result", None, times=TRIES - 1)
+    assert ask(front, lambda client: client.record(tx_signature, slot)) == local(chain.record(tx_signature, 0))
 
 
 def test_a_node_that_makes_a_landing_up_is_caught(chain, front):
@@ -409,7 +424,7 @@ def test_a_node_that_makes_a_landing_up_is_caught(chain, front):
     status = {"confirmationStatus": "finalized", "confirmations": None, "err": None, "slot": slot}
     true = ask(front, lambda client: client._ask("getTransaction", [other, _HOW], lambda result: result))
     front.fault("getSignatureStatuses", "change", lambda result: {**result, "value": [status]}, times=2)
-    with pytest.raises(ChainError, match="contradicts itself"):
+    with pytest.raises(Unanswered, match="which it calls final"):
         ask(front, lambda client: client.record(unknown, slot))
     front.fault("getTransaction", "result", true)
     with pytest.raises(ChainError, match="not the transaction"):
@@ -585,6 +600,7 @@ def test_it_is_sent_as_the_executor_decides(chain, front):
 
     ask(front, send)
     how = {"encoding": "base64", "preflightCommitment": "confirmed", "skipPreflight": False, "maxRetries": 0}
+    how["minContextSlot"] = 0  # it has told of nothing yet
     assert seen == [("sendTransaction", how)]
 
 
@@ -600,12 +616,95 @@ def test_what_is_turned_away_did_not_land(chain, front):
     payer = funded(chain)
     content, tx_signature = payment(chain, payer)
     chain.advance(151)
-    with pytest.raises(Declined, match="BlockhashNotFound"):
+    with pytest.raises(Unanswered, match="BlockhashNotFound"):
         ask(front, lambda client: client.send(content))
     assert local(chain.record(tx_signature, 0)) is None
-    assert front.asked == ["sendTransaction"]
+    assert front.asked == ["sendTransaction"] * TRIES
     with pytest.raises(ChainError, match="no transaction"):
         ask(front, lambda client: client.send(b"\0"))
+
+
+def failed(err):
+    data = {"accounts": None, "err": err, "logs": [], "unitsConsumed": 0}
+    return {"code": -32002, "message": "Transaction simulation failed", "data": data}
+
+
+MOMENTARY = ["BlockhashNotFound", "AccountInUse", "WouldExceedMaxBlockCostLimit", "ClusterMaintenance"]
+MOMENTARY += [{"ProgramExecutionTemporarilyRestricted": {"account_index": 2}}]
+LASTING = ["InsufficientFundsForFee", "AccountNotFound", "SignatureFailure", "AnErrorOfNextYear", {}, [], None, 7]
+LASTING += [{"InstructionError": [0, {"Custom": 1}]}, {"InsufficientFundsForRent": {"account_index": 0}}]
+
+
+@pytest.mark.parametrize("err", MOMENTARY, ids=str)
+def test_a_preflight_that_failed_by_what_passes_is_made_again(chain, front, err):
+    payer = funded(chain)
+    content, tx_signature = payment(chain, payer)
+    front.fault("sendTransaction", "refuse", failed(err), times=TRIES - 1)
+    ask(front, lambda client: client.send(content))
+    assert local(chain.record(tx_signature, 0)).error is None
+    front.fault("sendTransaction", "refuse", failed(err), times=TRIES)
+    another, _ = payment(chain, payer)
+    with pytest.raises(Unanswered, match="-32002"):
+        ask(front, lambda client: client.send(another))
+
+
+@pytest.mark.parametrize("err", LASTING, ids=str)
+def test_a_preflight_that_failed_for_good_is_not(chain, front, err):
+    content, tx_signature = payment(chain, funded(chain))
+    front.fault("sendTransaction", "refuse", failed(err))
+    with pytest.raises(Declined, match="-32002"):
+        ask(front, lambda client: client.send(content))
+    assert (front.asked, local(chain.record(tx_signature, 0))) == ([], None)
+
+
+@pytest.mark.parametrize("err", [*MOMENTARY, *LASTING], ids=str)
+def test_a_simulation_says_whether_its_error_passes(chain, front, err):
+    content, _ = payment(chain, funded(chain))
+    front.fault("simulateTransaction", "change", lambda result: {**result, "value": {"err": err, "logs": None}})
+    assert ask(front, lambda client: client.simulate(content)).passes == (err in MOMENTARY)
+
+
+def test_a_node_behind_what_was_told_tries_nothing(chain, front):
+    """What landed a slot ago would seem not to be there: an account to be gone, a wallet to be empty."""
+    payer = funded(chain)
+    content, _ = payment(chain, payer)
+
+    async def look_and_try(client):
+        await client.accounts([str(payer.pubkey())])
+        front.fault("simulateTransaction", "lag", 1, times=TRIES - 1)
+        assert (await client.simulate(content)).error is None
+        front.fault("getTokenAccountsByOwner", "lag", 1, times=TRIES - 1)
+        assert await client.holdings(str(payer.pubkey())) == []
+        front.fault("sendTransaction", "lag", 1, times=TRIES - 1)
+        await client.send(content)
+
+    ask(front, look_and_try)
+    assert front.faults == []
+
+
+def test_a_landing_that_was_told_is_known_to_whoever_says_what_a_wallet_holds(chain, front):
+    tx_signature, slot = landed(chain)
+
+    async def look(client):
+        assert isinstance(await client.record(tx_signature, slot), TransactionRecord)
+        front.fault("getTokenAccountsByOwner", "lag", 1, times=TRIES)
+        with pytest.raises(Unanswered, match="-32016"):
+            await client.holdings(SYSTEM)
+
+    ask(front, look)
+
+
+def test_a_slot_that_nobody_else_ever_reaches_is_not_waited_for_for_ever(chain, front):
+    content, _ = payment(chain, funded(chain))
+    front.fault("getMultipleAccounts", "change", lambda result: {**result, "context": {"slot": 2**60}})
+
+    async def look_and_try(client):
+        await client.accounts([SYSTEM])
+        with pytest.raises(Unanswered, match="-32016"):
+            await client.simulate(content)
+        assert (await client.simulate(content)).error is None
+
+    ask(front, look_and_try)
 
 
 # The key in the URL
