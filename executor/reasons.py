@@ -87,7 +87,7 @@ class Reason(StrEnum):
     TRANSACTION_REFUSED = "TRANSACTION_REFUSED"
     """The rail built a transaction that is not what was authorized; it was not signed."""
     RAIL_UNAVAILABLE = "RAIL_UNAVAILABLE"
-    """The rail couldn't build a transaction."""
+    """The rail built no transaction, or the chain couldn't be asked what its signing needs."""
     TRANSACTION_FAILED = "TRANSACTION_FAILED"
     """The chain executed the transaction and it failed; only its fee was spent."""
     TRANSACTION_DEAD = "TRANSACTION_DEAD"

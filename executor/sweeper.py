@@ -58,11 +58,19 @@ class _Tried(NamedTuple):
     unmovable: set[Holding]
     """They can't be moved: so said the chain, of each alone."""
     later: dict[Holding, str]
-    """Nothing was said of them, and why; all others are tried before they are tried again."""
+    """Nothing was said of them, and why. They are tried after all other, each alone, in the order of this."""
+
+    def put_off(self, holding: Holding, why: str) -> None:
+        """Try `holding` after all other."""
+        self.later.pop(holding, None)
+        self.later[holding] = why
 
 
 class Sweeper:
-    """Pays back for the agents of one guard, with one gate, on one chain."""
+    """Pays back for the agents of one guard, with one gate, on one chain.
+
+    Keep it from step to step: one that is made anew for each would try the same token accounts again and again.
+    """
 
     def __init__(self, guard: AsyncGuard, gate: SigningGate, chain: Chain) -> None:
         self._guard = guard
@@ -122,12 +130,12 @@ class Sweeper:
 
     async def _pay_back(self, wallet: str, agent_id: str, owned: Owned, tried: _Tried) -> Sweep | None:
         """Pay back the first accounts of `owned` that can be moved, and remember what is found out about others."""
-        for first in range(0, len(owned.holdings), ACCOUNTS_MAX):
-            together = owned._replace(holdings=owned.holdings[first : first + ACCOUNTS_MAX])
+        for holdings in _together(owned.holdings, tried):
             try:
-                signed = await self._sign(wallet, agent_id, together, tried)
+                signed = await self._sign(wallet, agent_id, owned._replace(holdings=holdings), tried)
             except ChainError as error:
-                tried.later.update(dict.fromkeys(together.holdings, str(error)))
+                for each in holdings:
+                    tried.put_off(each, str(error))
                 return Sweep(done=False, waits_for=str(error))
             if signed is not None:
                 return await self._send(signed)
@@ -142,9 +150,11 @@ class Sweeper:
             try:
                 return await self._gate.sign_sweep(wallet, agent_id, owned, blockhash)
             except Unmovable:
-                tried.unmovable.update([only] if only else [])
+                if only:
+                    tried.unmovable.add(only)
             except TransactionRefused as error:  # by something else than these accounts: for want of lamports
-                tried.later.update({only: str(error)} if only else {})
+                if only:
+                    tried.put_off(only, str(error))
         return None
 
     def _after_all_of(self, waiting: Sequence[Holding], tried: _Tried) -> Sweep:
@@ -185,8 +195,17 @@ class Sweeper:
 def _in_order(agent: Agent, holdings: Sequence[Holding], tried: _Tried) -> list[Holding]:
     own = set() if agent.bounds is None else {asset.mint for asset in agent.bounds.assets}
 
-    def rank(holding: Holding) -> tuple[bool, bool, bool]:
+    waiting = {each: place for place, each in enumerate(tried.later)}
+
+    def rank(holding: Holding) -> tuple[int, bool, bool]:
         brings_lamports = not holding.amount or holding.mint == NATIVE_MINT
-        return holding in tried.later, holding.mint not in own, not brings_lamports
+        return waiting.get(holding, -1), holding.mint not in own, not brings_lamports
 
     return sorted(holdings, key=rank)
+
+
+def _together(holdings: Sequence[Holding], tried: _Tried) -> list[Sequence[Holding]]:
+    """Return `holdings` by what is tried in one transaction: what was put off once may be what keeps others."""
+    fresh = [each for each in holdings if each not in tried.later]
+    fours = [fresh[first : first + ACCOUNTS_MAX] for first in range(0, len(fresh), ACCOUNTS_MAX)]
+    return [*fours, *([each] for each in holdings if each in tried.later)]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
-from executor.errors import ChainError, IllegalTransition, TransactionRefused, Unmovable, VaultError
+from executor.errors import ChainError, IllegalTransition, TransactionRefused, VaultError
 from executor.rails import ACCOUNTS_MAX
 from executor.rails.passing import PAUSES_S
 from executor.reasons import Reason
@@ -30,7 +30,7 @@ from executor.signing.floors import (
 from executor.signing.inspection import inspect, needs
 from executor.signing.policy import Policy
 from executor.signing.proposal import message_of, read_proposal
-from executor.signing.sweep import shows_unmovable, sweep_message
+from executor.signing.sweep import refusal, sweep_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -169,8 +169,7 @@ class SigningGate:
         except TimeoutError:
             raise ChainError(f"the chain didn't try the sweep within {READING_S_MAX} s") from None
         if error is not None:
-            refused = Unmovable if shows_unmovable(message, error) else TransactionRefused
-            raise refused(f"the chain would undo the sweep: {error}")
+            raise refusal(message, error)
         signing = _Signing(self._vault, agent_id, agent.session_pubkey, unsigned)
         await self._guard.record_sweep(
             wallet, agent_id, signing, last_valid_block_height=blockhash.last_valid_block_height

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from executor.rails import Account, Holding
 
-__all__ = ["ACCOUNTS_MAX", "FEE_LAMPORTS", "Owned", "pays_home", "shows_unmovable", "sweep_message"]
+__all__ = ["ACCOUNTS_MAX", "FEE_LAMPORTS", "Owned", "pays_home", "refusal", "sweep_message"]
 
 ACCOUNTS_MAX: Final = 4
 """Token accounts in one transaction: the instructions for each take some 200 bytes of 1,232."""
@@ -95,18 +95,19 @@ def sweep_message(wallet: str, session_pubkey: str, owned: Owned, blockhash: str
     return MessageV0.try_compile(session, instructions, [], Hash.from_string(blockhash))
 
 
-def shows_unmovable(message: MessageV0, error: str) -> bool:
-    """Tell whether the chain's `error` shows that a token account in the sweep `message` can't be moved.
+def refusal(message: MessageV0, error: str) -> TransactionRefused:
+    """Return what the chain's `error` says of the sweep `message`: only an instruction's own error shows an Unmovable.
 
-    Only an instruction's own error does, unless it says that the session wallet lacks the lamports for the rent of the
-    account at home: all else is about the moment, the fee, or the wallet.
+    All else is about the moment, the fee, or the wallet; so is an instruction that opens an account at home, if the
+    session wallet lacks the lamports for its rent.
     """
     undone = INSTRUCTION_ERROR.match(error)
     if undone is None or int(undone[1]) >= len(message.instructions):
-        return False
-    instruction = message.instructions[int(undone[1])]
-    opens = message.account_keys[instruction.program_id_index] == ASSOCIATED_TOKEN_PROGRAM
-    return not (opens and undone[2].startswith(TOO_FEW_LAMPORTS))
+        return TransactionRefused(f"the chain would undo the sweep: {error}")
+    program = message.account_keys[message.instructions[int(undone[1])].program_id_index]
+    if program == ASSOCIATED_TOKEN_PROGRAM and undone[2].startswith(TOO_FEW_LAMPORTS):
+        return TransactionRefused("the session wallet has too few lamports for the rent of an account at home")
+    return Unmovable(f"the chain would undo the sweep: {error}")
 
 
 def pays_home(message: MessageV0, wallet: str) -> bool:

@@ -282,7 +282,7 @@ async def _token_accounts_by_owner(chain, owner, which, config):
     assert config["encoding"] == "base64"
     assert which["programId"] in (str(TOKEN_PROGRAM), str(TOKEN_2022_PROGRAM))
     held = [each.address for each in await chain.holdings(owner) if each.token_program == which["programId"]]
-    accounts = await chain.accounts(held)
+    accounts = [(await chain.accounts([address]))[0] for address in held]  # however many: no limit is documented
     pairs = zip(held, accounts, strict=True)
     return _with_context(chain, [{"account": _info(account), "pubkey": address} for address, account in pairs])
 
