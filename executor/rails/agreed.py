@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from executor.errors import ChainError
 from executor.rails.chain import Pending
+from executor.rails.jsonrpc import Unanswered
+from executor.rails.passing import PAUSES_S
 from executor.rails.rpc import require_plausible
 
 if TYPE_CHECKING:
@@ -33,14 +36,16 @@ class AgreedChain:
         self._second = second
 
     async def latest_blockhash(self) -> Blockhash:
-        """Return the first's blockhash, taken to live as long as the newest of either, as the second bears out."""
-        blockhash, theirs, newest = await asyncio.gather(
-            self._first.latest_blockhash(), self._second.latest_blockhash(), self._second.finalized_block()
-        )
-        for each in (blockhash, theirs):
-            require_plausible(each, newest)
-        longest = max(blockhash.last_valid_block_height, theirs.last_valid_block_height)
-        return blockhash._replace(last_valid_block_height=longest)  # too long only costs a wait
+        """Return the first's blockhash, taken to live as long as the newest of either, as the second bears out.
+
+        The first may be a slot behind the second's finalized block: it is asked again then.
+        """
+        newest = await self._second.finalized_block()
+        for pause_s in PAUSES_S:
+            with suppress(Unanswered):
+                return await self._borne_out(newest)
+            await asyncio.sleep(pause_s)
+        return await self._borne_out(newest)
 
     async def finalized_block(self) -> Block:
         """Return the newest block that both call finalized."""
@@ -94,6 +99,13 @@ class AgreedChain:
         if ours != theirs and not (isinstance(ours, Pending) and isinstance(theirs, Pending)):
             raise ChainError(f"two sources disagree about the transaction `{tx_signature}`")
         return ours
+
+    async def _borne_out(self, newest: Block) -> Blockhash:
+        blockhash, theirs = await asyncio.gather(self._first.latest_blockhash(), self._second.latest_blockhash())
+        for each in (blockhash, theirs):
+            require_plausible(each, newest)
+        longest = max(blockhash.last_valid_block_height, theirs.last_valid_block_height)
+        return blockhash._replace(last_valid_block_height=longest)  # too long only costs a wait
 
 
 def _agreed(what: str, ours: T, theirs: T) -> T:

@@ -9,7 +9,6 @@ that is no proof. Whoever needs more asks two (`executor.rails.AgreedChain`).
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -86,15 +85,18 @@ class RpcChain:
     async def latest_blockhash(self) -> Blockhash:
         """Return the newest confirmed block's hash and how long it lives, held against the newest finalized block.
 
-        Confirmed rather than finalized: 32 blocks more of its 150 are left, and the chain's docs say so.
+        Confirmed rather than finalized: 32 blocks more of its 150 are left, and the chain's docs say so. Of a node that
+        hasn't come to the finalized block of another behind the same address, it is asked again.
         """
-        newest, answer = await asyncio.gather(
-            self.finalized_block(),
-            self._ask("getLatestBlockhash", [{"commitment": "confirmed"}], _BLOCKHASH.validate_python),
-        )
-        blockhash = Blockhash(answer.value.blockhash, answer.value.last_valid_block_height)
-        require_plausible(blockhash, newest)
-        return blockhash
+        newest = await self.finalized_block()  # before: the other way round, finality could go past the blockhash
+
+        def read(result: object) -> Blockhash:
+            told = _BLOCKHASH.validate_python(result).value
+            blockhash = Blockhash(told.blockhash, told.last_valid_block_height)
+            require_plausible(blockhash, newest)
+            return blockhash
+
+        return await self._ask("getLatestBlockhash", [{"commitment": "confirmed"}], read)
 
     async def finalized_block(self) -> Block:
         """Return the newest finalized block; slot and height are from one answer."""
@@ -233,18 +235,22 @@ class RpcChain:
 
 
 def require_plausible(blockhash: Blockhash, finalized: Block) -> None:
-    """Hold how long `blockhash` is said to live against the newest finalized block, read at the same time.
+    """Hold how long `blockhash` is said to live against the newest finalized block, read just before.
 
     Said to end too early, its transaction would be called dead while it can still land; too late, never. The newest
     block is at least as high as the finalized one, and its hash lives for 150 blocks more.
 
     Raises:
-        ChainError: it can't be true.
+        Unanswered: it ends too early: whoever told it may not have come to the finalized block yet.
+        ChainError: it ends too late, which can't be true.
 
     """
     life = blockhash.last_valid_block_height - finalized.height
-    if not BLOCKHASH_BLOCKS <= life <= BLOCKHASH_BLOCKS + UNFINALIZED_BLOCKS_MAX:
-        raise ChainError(f"a blockhash is said to live for {life} blocks after the newest finalized one")
+    text = f"a blockhash is said to live for {life} blocks after the newest finalized one"
+    if life < BLOCKHASH_BLOCKS:
+        raise Unanswered(text)
+    if life > BLOCKHASH_BLOCKS + UNFINALIZED_BLOCKS_MAX:
+        raise ChainError(text)
 
 
 def _form(finalized: bool) -> dict[str, Any]:  # noqa: FBT001 - which of two commitments

@@ -103,8 +103,9 @@ def test_finality_is_where_both_have_come_to(chain):
         assert run(agreed.finalized_block()) == behind
 
 
-def test_a_life_that_the_second_does_not_bear_out_is_refused(chain):
+def test_a_life_that_the_second_does_not_bear_out_is_refused(chain, monkeypatch):
     """The first tells of a blockhash that ends a hundred blocks early, and of a finality that fits."""
+    monkeypatch.setattr("executor.rails.agreed.PAUSES_S", (0, 0))
     true, newest = run(chain.latest_blockhash()), chain.block()
     lie = Says(
         chain,
@@ -113,6 +114,19 @@ def test_a_life_that_the_second_does_not_bear_out_is_refused(chain):
     )
     with pytest.raises(ChainError, match="said to live"):
         run(AgreedChain(lie, chain).latest_blockhash())
+
+
+def test_a_first_that_is_a_slot_behind_the_seconds_finality_is_asked_again(chain):
+    true, newest = run(chain.latest_blockhash()), chain.block()
+    told = [true._replace(last_valid_block_height=true.last_valid_block_height - 1), true]
+
+    class Behind(Says):
+        async def latest_blockhash(self):
+            return told.pop(0)
+
+    first = Behind(chain, finalized_block=newest._replace(height=newest.height - 1))
+    assert run(AgreedChain(first, chain).latest_blockhash()) == true
+    assert told == []
 
 
 @pytest.mark.parametrize("question", ["finalized_block", "record", "tables", "latest_blockhash"])

@@ -179,7 +179,7 @@ def test_a_blockhash_with_an_absurd_end_is_not_built_on(world):
         result["value"]["lastValidBlockHeight"] = 1
         return result
 
-    front.fault("getLatestBlockhash", "change", change)
+    front.fault("getLatestBlockhash", "change", change, times=TRIES)
     execution = fire(world, front, request)
     assert execution.state is AttemptState.VOIDED
     assert execution.steps[-1].entry.body["reason"] == "RAIL_UNAVAILABLE"

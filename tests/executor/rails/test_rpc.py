@@ -367,9 +367,31 @@ def test_a_blockhash_that_can_not_live_so_long_is_refused(chain, front, off):
         result["value"]["lastValidBlockHeight"] = max(0, result["value"]["lastValidBlockHeight"] + off)
         return result
 
-    front.fault("getLatestBlockhash", "change", change)
+    front.fault("getLatestBlockhash", "change", change, times=TRIES)
     with pytest.raises(ChainError, match="said to live"):
         ask(front, lambda client: client.latest_blockhash())
+
+
+def test_a_node_that_has_not_come_to_anothers_finalized_block_is_asked_again(chain, front):
+    """As where nodes are a slot apart, and a block is final within a slot."""
+    chain.advance(1_000)
+
+    def change(result):
+        result["value"]["lastValidBlockHeight"] -= 1
+        return result
+
+    front.fault("getLatestBlockhash", "change", change, times=TRIES - 1)
+    assert ask(front, lambda client: client.latest_blockhash()) == local(chain.latest_blockhash())
+
+
+def test_finality_is_read_before_the_blockhash_that_is_held_against_it(front):
+    """Read after it, it could go past: a block may be final within a slot."""
+    front.fault("getEpochInfo", "drop-request", times=TRIES)
+    with pytest.raises(Unanswered):
+        ask(front, lambda client: client.latest_blockhash())
+    assert front.asked == []
+    ask(front, lambda client: client.latest_blockhash())
+    assert front.asked == ["getEpochInfo", "getLatestBlockhash"]
 
 
 def test_a_blockhash_may_be_as_far_ahead_of_finality_as_blocks_are(chain, front):
