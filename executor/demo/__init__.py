@@ -13,7 +13,8 @@ from pathlib import Path
 from rich.console import Console
 
 from executor.demo.market import StreamedWorld
-from executor.demo.story import Story
+from executor.demo.story import LASTS_S, Story
+from executor.errors import ExecutorError
 from executor.service import bind
 
 __all__ = ["run"]
@@ -28,14 +29,17 @@ def run(folder: Path | None, seed: int | None, port: int | None) -> int:
         port: keep the event stream up there afterwards, until interrupted; None: don't; 0: any free port.
 
     Raises:
-        ExecutorError: the folder holds a ledger already, or can't be used.
-        OSError: the port is taken, or the folder can't be written.
+        ExecutorError: the folder holds a ledger already, or can't be used; or the port is taken.
+        OSError: the folder can't be written.
 
     """
-    bound = None if port is None else bind("127.0.0.1", port)
-    folder = folder or Path(tempfile.mkdtemp(prefix="holdfire-demo-"))
-    with StreamedWorld(folder, seed) as world:
-        story = Story(world, Console(soft_wrap=True, highlight=False))
+    try:
+        bound = None if port is None else bind("127.0.0.1", port)
+    except OSError as error:
+        raise ExecutorError(f"`{error.filename}`: {error.strerror}: name another port with --port") from None
+    folder = (folder or Path(tempfile.mkdtemp(prefix="holdfire-demo-"))).absolute()
+    with StreamedWorld(folder, seed, lasts_s=LASTS_S) as world:
+        story = Story(world, Console(soft_wrap=True, highlight=False, emoji=False))
         asyncio.run(story.tell())
         if bound is not None and not story.surprises:
             story.serve(bound)

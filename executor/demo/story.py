@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +20,7 @@ import executor
 from executor.audit import check_ledger
 from executor.bounds import Bounds
 from executor.decide import Allowed, Refused
-from executor.demo.world import FLOOR_LAMPORTS, PERMIT_LIFETIME_S, QUOTE_AGE_S_MAX, START_USDC, USDC_UNITS
+from executor.demo.world import FLOOR_LAMPORTS, PERMIT_LIFETIME_S, PRICES_USD, QUOTE_AGE_S_MAX, START_USDC, USDC_UNITS
 from executor.entries import Kind
 from executor.funding import FundingAllowed
 from executor.halts import Scope
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Story"]
 
+SILENCE_S: Final = QUOTE_AGE_S_MAX + 1
+LASTS_S: Final = SILENCE_S + PERMIT_LIFETIME_S
+"""How much time the story lets pass."""
 LANDINGS: Final = 2
 STRATEGY: Final = Path(__file__).with_name("strategy.py")
 SWEEP_STEPS_MAX: Final = 10
@@ -58,7 +63,7 @@ class Story:
     async def tell(self) -> None:
         """Tell the whole story."""
         world, say = self._world, self._console.print
-        say(f"Holdfire demo. Everything that it writes lies in {world.folder}\n")
+        say(f"Holdfire demo. Everything that it writes lies in {world.folder}\n", markup=False)
         say(f"wallet      {world.wallet}\nagent       {world.agent_id}\nsession key {world.session_pubkey}\n")
         self._activate("The wallet signs this permit, and the agent is activated:", show=True)
         await self._is_funded()
@@ -70,9 +75,10 @@ class Story:
             "buy an asset off the whitelist", world.request(Decimal(10), buy="BONK"), Reason.ASSET_NOT_WHITELISTED
         )
         await self._refused("one cent over the cap", world.request(Decimal("250.01")), Reason.AMOUNT_OVER_CAP)
-        world.let_pass(seconds=QUOTE_AGE_S_MAX + 1, quotes=False)
-        silent = f"the price stream was silent for {QUOTE_AGE_S_MAX + 1} s"
-        await self._refused(silent, world.request(Decimal(100)), Reason.PRICE_STALE)
+        world.let_pass(seconds=SILENCE_S, quotes=False)
+        await self._refused(
+            f"the price stream was silent for {SILENCE_S} s", world.request(Decimal(100)), Reason.PRICE_STALE
+        )
         world.let_pass(seconds=PERMIT_LIFETIME_S)
         await self._refused("an hour later", world.request(Decimal(100)), Reason.PERMIT_EXPIRED)
         self._expect("the agent is paused", self._is_paused())
@@ -90,8 +96,12 @@ class Story:
         self._sum_up()
 
     def serve(self, bound: socket) -> None:
-        """Keep the console and the event stream up until SIGINT or SIGTERM."""
+        """Activate an agent for the user to stop; keep the console and the event stream up until SIGINT or SIGTERM."""
         world, say = self._world, self._console.print
+        say()
+        world.run_clock()
+        world.begin_agent()
+        self._activate(f"The wallet signs a permit for another agent, {world.agent_id}, which you may stop:")
         settings = Settings(
             wallet_address_streams=True,
             jwt_secret_file=world.write_secret("jwt.secret"),
@@ -100,9 +110,11 @@ class Story:
         token, expires_at_s = Issuer(settings).token(world.wallet, int(time.time()))
         address, port = bound.getsockname()
         url = f"http://{address}:{port}/"
-        say("\nThe console stays up; Ctrl-C ends it.")
+        say("The console stays up; Ctrl-C ends it.")
         say(f"Open {url} and sign in with this token, good until {timestamp(expires_at_s * 1000)}:\n  {token}")
-        say(f"The event stream:\n  curl -N '{url}api/agents/stream?walletAddress={world.wallet}&from=start'")
+        self._say_commands(
+            "The event stream:", ["curl", "-N", f"{url}api/agents/stream?walletAddress={world.wallet}&from=start"]
+        )
         serve(create_app(world.awaited, settings), bound)
 
     def _activate(self, title: str, *, show: bool = False) -> None:
@@ -112,6 +124,8 @@ class Story:
             self._console.print_json(json.dumps(signed.to_json_object()))
         bounds = self._world.guard.activate(signed)
         self._expect("the permit is activated", isinstance(bounds, Bounds))
+        self._write("permit.json", signed.to_json_object())
+        self._write("request.json", self._world.request(Decimal(100)).to_json_object())
         if isinstance(bounds, Bounds):
             self._console.print(f"  permit {bounds.permit_id}\n  until  {bounds.terms.expires_at}\n")
 
@@ -190,14 +204,24 @@ class Story:
             self._console.print(f"    {symbol:<5}{amount:>16f} in the user's wallet")
 
     def _sum_up(self) -> None:
-        """Check the ledger, and tell whether all happened as said."""
-        report = check_ledger(self._world.guard.ledger)
+        """Check the ledger, tell whether all happened as said, and how to look into what was written."""
+        world, folder = self._world, self._world.folder
+        report = check_ledger(world.guard.ledger)
         self._expect("the ledger is intact", not report.findings)
-        self._console.print(
-            f"ledger: {report.entries} entries, each sealed and chained; every decision made again. To check it:"
+        self._console.print(f"ledger: {report.entries} entries, each sealed and chained; every decision made again")
+        self._write("quotes.json", {each.mint: str(PRICES_USD[each.symbol]) for each in (world.usdc, world.jto)})
+        program, ledger, seal_key = _program("executor"), f"{folder}/ledger.db", ["--seal-key", f"{folder}/seal.key"]
+        where, quotes = ["--db", ledger, *seal_key], ["--quotes", f"{folder}/quotes.json"]
+        lasting = world.now_ms + PERMIT_LIFETIME_S * 1000 > time.time_ns() // 1_000_000
+        at = [] if lasting else ["--at", timestamp(world.now_ms)]  # a story with a seed is of long ago
+        self._say_commands(
+            "Look into it: how all stand, what would be decided now, where the last trade comes from, and the proofs:",
+            [program, "status", *where],
+            [program, "explain", f"{folder}/request.json", *quotes, *where],
+            *([program, "trace", landed.tx_signature or "", *where] for landed in self._landed()[-1:]),
+            [program, "db", "check", ledger, *seal_key],
+            [_program("permits"), "verify", f"{folder}/permit.json", *at],
         )
-        folder = self._world.folder
-        self._console.print(f"  executor db check {folder}/ledger.db --seal-key {folder}/seal.key")
         for surprise in self.surprises:
             self._console.print(f"[red]not as said:[/] {surprise}")
         if not self.surprises:
@@ -245,6 +269,14 @@ class Story:
         found = (world.guard.execution(world.wallet, execution_id) for execution_id in ids if execution_id)
         return [execution for execution in found if execution is not None]
 
+    def _write(self, name: str, content: object) -> None:
+        (self._world.folder / name).write_text(json.dumps(content) + "\n", "utf-8")
+
+    def _say_commands(self, title: str, *commands: list[str]) -> None:
+        self._console.print(f"[bold]{title}[/]")
+        for command in commands:
+            self._console.print(f"  {shlex.join(command)}", markup=False)
+
     def _is_paused(self) -> bool:
         agent = self._world.guard.agent(self._world.wallet, self._world.agent_id)
         return agent is not None and agent.state is AgentState.PAUSED
@@ -252,3 +284,9 @@ class Story:
     def _expect(self, what: str, happened: bool) -> None:  # noqa: FBT001 - what, and whether
         if not happened:
             self.surprises.append(what)
+
+
+def _program(name: str) -> str:
+    """Return what a shell in any folder calls the program by that was installed with this one."""
+    beside = Path(sys.executable).with_name(name)
+    return name if not beside.exists() or shutil.which(name) == str(beside) else str(beside)

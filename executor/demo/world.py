@@ -68,12 +68,14 @@ CAPS: Final = Limits(autofund_lamports_per_24h=LAMPORTS // 10, autofund_lamports
 class World:
     """Everything that the story needs: a chain with two tokens, a market maker, prices, a user, and an executor."""
 
-    def __init__(self, folder: Path, seed: int | None) -> None:
+    def __init__(self, folder: Path, seed: int | None, *, lasts_s: int = 0) -> None:
+        """Make it all in `folder`, `lasts_s` ago: a story that lets that much pass leaves nothing from the future."""
         self.folder = folder
         self.random_bytes: Callable[[int], bytes] = (
             secrets.token_bytes if seed is None else random.Random(seed).randbytes  # noqa: S311 - a seed was asked for
         )
-        self.now_ms = time.time_ns() // 1_000_000 if seed is None else SEEDED_START_MS
+        self.now_ms = time.time_ns() // 1_000_000 - lasts_s * 1000 if seed is None else SEEDED_START_MS
+        self._runs_since_ns: int | None = None
         seal_key, master_key = self._make_keys()
         self.chain = LocalChain(self.random_bytes)
         self.usdc = self._token("USDC", decimals=6)
@@ -86,7 +88,7 @@ class World:
             prices=self.prices,
             assets=KnownAssets([self.usdc, self.jto]),
             limits=CAPS,
-            clock=lambda: self.now_ms,
+            clock=self._read_clock,
             random_bytes=self.random_bytes,
         )
         self.vault = SessionVault(self.guard, master_key, random_bytes=self.random_bytes)
@@ -109,8 +111,7 @@ class World:
         )
         self.signer = LocalSigner.from_seed(self.random_bytes(32))
         self.wallet = self.signer.wallet_address
-        self.agent_id = self.new_id()
-        self.session_pubkey = self.vault.make_session_key(self.wallet, self.agent_id)
+        self.begin_agent()
         self.guard.set_fundable(self.wallet, fundable=True)
         self._give(Pubkey.from_string(self.session_pubkey), lamports=START_LAMPORTS, usdc=START_USDC, jto=0)
 
@@ -135,6 +136,15 @@ class World:
         self.now_ms += seconds * 1000
         if quotes:
             self.quote_again()
+
+    def run_clock(self) -> None:
+        """Let time pass by itself from now on, as fast as anywhere."""
+        self._runs_since_ns = time.monotonic_ns()
+
+    def begin_agent(self) -> None:
+        """Set a session key aside for a new agent: permits and requests are its from now on."""
+        self.agent_id = self.new_id()
+        self.session_pubkey = self.vault.make_session_key(self.wallet, self.agent_id)
 
     def sign_permit(self) -> SignedPermit:
         """Have the user's wallet sign a permit for the agent, as of now."""
@@ -178,6 +188,10 @@ class World:
             "SOL": Decimal(lamports).scaleb(-9),
         }
 
+    def _read_clock(self) -> int:
+        ran_ns = 0 if self._runs_since_ns is None else time.monotonic_ns() - self._runs_since_ns
+        return self.now_ms + ran_ns // 1_000_000
+
     def _open_prices(self) -> PriceSource:
         self._fixed = FixedPrices()
         return self._fixed
@@ -185,9 +199,10 @@ class World:
     def _make_keys(self) -> tuple[bytes, bytes]:
         """Make the two secrets that must not lie in the database, each in a file of its own."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if (self.folder / "ledger.db").exists():
-            raise ExecutorError(f"`{self.folder}` holds a ledger already; name another folder")
-        seal_key, master_key = (self.write_secret(name) for name in ("seal.key", "master.key"))
+        names = ("seal.key", "master.key")
+        if any((self.folder / name).exists() for name in ("ledger.db", *names)):  # keys alone: it was interrupted
+            raise ExecutorError(f"`{self.folder}` holds a ledger or its keys already: name another folder with --dir")
+        seal_key, master_key = (self.write_secret(name) for name in names)
         return bytes.fromhex(seal_key.read_text()), bytes.fromhex(master_key.read_text())
 
     def write_secret(self, name: str) -> Path:
