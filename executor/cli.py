@@ -172,7 +172,7 @@ def _add_service(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     database = commands.add_parser("db", help="look after a ledger").add_subparsers(required=True, metavar="COMMAND")
     check = database.add_parser("check", help="check every seal, chain and decision; the ledger may be in use")
-    check.add_argument("db", type=_database, metavar="LEDGER", help=LEDGER_HELP)
+    check.add_argument("db", metavar="LEDGER", help=LEDGER_HELP)
     _add_seal_key(check)
     check.add_argument("--against", type=Path, metavar="FILE", help="a checkpoint: find what was put back since it")
     check.add_argument("--auditor", type=_address, metavar="ADDRESS", help="whose word the checkpoint must be")
@@ -180,15 +180,15 @@ def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     checkpoint = database.add_parser(
         "checkpoint", help="check it, and print where every chain stands, signed; keep that elsewhere"
     )
-    checkpoint.add_argument("db", type=_database, metavar="LEDGER", help=LEDGER_HELP)
+    checkpoint.add_argument("db", metavar="LEDGER", help=LEDGER_HELP)
     _add_seal_key(checkpoint)
     checkpoint.add_argument("--key", type=Path, required=True, metavar="FILE", help="the auditor's key pair file")
     checkpoint.set_defaults(run=_checkpoint)
     upgrade = database.add_parser("upgrade", help="bring its tables to this version; nobody may be using it")
-    upgrade.add_argument("db", type=_database, metavar="LEDGER", help=LEDGER_HELP)
+    upgrade.add_argument("db", metavar="LEDGER", help=LEDGER_HELP)
     upgrade.set_defaults(run=_upgrade)
     restored = database.add_parser("restored", help="it was put back: halt everything, and begin event ids anew")
-    restored.add_argument("db", type=_database, metavar="LEDGER", help=LEDGER_HELP)
+    restored.add_argument("db", metavar="LEDGER", help=LEDGER_HELP)
     _add_seal_key(restored)
     restored.set_defaults(run=_restored)
 
@@ -227,9 +227,7 @@ LEDGER_HELP: Final = "the path of an SQLite file, or a URL such as postgresql://
 
 
 def _add_ledger(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    parser.add_argument(
-        "--db", type=_database, required=required, default=argparse.SUPPRESS, metavar="LEDGER", help=LEDGER_HELP
-    )
+    parser.add_argument("--db", required=required, default=argparse.SUPPRESS, metavar="LEDGER", help=LEDGER_HELP)
     _add_seal_key(parser, required=required)
 
 
@@ -254,10 +252,6 @@ def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= PORT_MAX):
         raise argparse.ArgumentTypeError(f"`{text}` is not a port from 0 to {PORT_MAX}")
     return int(text)
-
-
-def _database(text: str) -> Path | str:
-    return text if "://" in text else Path(text)
 
 
 def _address(text: str) -> str:
@@ -584,8 +578,8 @@ def _ledger(arguments: argparse.Namespace, *, writing: bool = False) -> Ledger:
         raise _Misuse(str(error)) from None
 
 
-def _require_there(database: Path | str) -> None:
-    if isinstance(database, Path) and not database.exists():
+def _require_there(database: str) -> None:
+    if "://" not in database and not Path(database).exists():
         raise _Misuse(f"there is no ledger `{database}`")
 
 

@@ -115,7 +115,7 @@ class Guard:
         """Open the ledger at `url` and guard it. See `Ledger.open` for what it raises.
 
         Args:
-            url: the path of an SQLite file, or a URL of SQLAlchemy's: `sqlite:///...`, `postgresql+psycopg://...`.
+            url: the path of an SQLite file, or a URL, which has `://`: see `Ledger.open`.
             seal_keys: kept outside the database; without them nothing in it can be forged unnoticed.
             prices: quotes from memory, asked under the user's lock.
             assets: what the names in permits stand for, asked once at activation.

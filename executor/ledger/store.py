@@ -113,7 +113,7 @@ class Ledger:
         """Open the ledger at `url`; unless `read_only`, make it where there is none.
 
         Args:
-            url: the path of an SQLite file, or a URL of SQLAlchemy's: `sqlite:///…`, `postgresql+psycopg://…`.
+            url: a URL of SQLAlchemy's, `sqlite:///…` or `postgresql+psycopg://…`; without `://`, an SQLite file's path.
             seal_keys: the keyring; a ledger opens only with a key that it was sealed with.
             limits: must be those that the ledger holds; None takes what it holds, or the defaults for a new one.
             clock: None is the clock of the database's host, held against this one's; another is believed as it is.
@@ -558,19 +558,26 @@ def open_store(url: str | Path, *, read_only: bool) -> Store:
     """Open the database at `url` with the module for its dialect."""
     if isinstance(url, Path):
         return SqliteStore(url, read_only=read_only)
+    if "://" not in url:
+        return SqliteStore(_file(url), read_only=read_only)
     parsed = read_url(url)
     match parsed.get_backend_name():
         case "sqlite":
-            if parsed.query or parsed.database in (None, "", ":memory:") or parsed.database.startswith("file:"):
-                raise LedgerError(
-                    f"`{url}` names no file: a ledger's URL is `sqlite:///PATH`, and it is never in memory"
-                )
-            return SqliteStore(Path(parsed.database), read_only=read_only)
+            if parsed.query:
+                raise LedgerError(f"`{url}`: a ledger's URL is `sqlite:///PATH`, without options")
+            return SqliteStore(_file(parsed.database or ""), read_only=read_only)
         case "postgresql":
             from executor.ledger.postgres import PostgresStore  # noqa: PLC0415 - an extra
 
             return PostgresStore(parsed, read_only=read_only)
     raise LedgerError(f"`{parsed.drivername}` is not a database for a ledger: sqlite and postgresql are")
+
+
+def _file(path: str) -> Path:
+    """Return the path of an SQLite file, spelled as text; SQLite has names that are none."""
+    if path in ("", ":memory:") or path.startswith("file:"):
+        raise LedgerError(f"`{path}` names no file: a ledger is kept in one, and never in memory")
+    return Path(path)
 
 
 def _driver(store: Store) -> Any:  # noqa: ANN401 - a module with the names of PEP 249

@@ -104,8 +104,7 @@ def _open(settings: Settings) -> _Opened:
 
 def _guard(settings: Settings, ledger: str, opened: _Opened) -> Guard:
     """Open the guard, if its ledger holds the limit that the environment says."""
-    url = ledger if "://" in ledger else Path(ledger)
-    guard = Guard.open(url, seal_keys=opened.seal_keys, prices=opened.prices, assets=opened.assets)
+    guard = Guard.open(ledger, seal_keys=opened.seal_keys, prices=opened.prices, assets=opened.assets)
     held, told = guard.ledger.limits, settings.max_autofund_lamports_per_user_per_day
     if held.autofund_lamports_per_24h != told:
         guard.close()

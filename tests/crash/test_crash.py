@@ -128,7 +128,7 @@ class Theater:
     def check(self):
         """Hold what the session wallet really has against the ledger, to the unit, and the ledger against itself."""
         with Ledger.open(
-            self.ledger if "://" in self.ledger else Path(self.ledger),
+            self.ledger,
             seal_keys=SealKeys.single(b"s" * 32),
             read_only=True,
         ) as ledger:

@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from uuid import UUID
 
 from solders.keypair import Keypair
@@ -97,7 +96,7 @@ class Stage:
             for asset, price in zip(assets, ("1", "2.5"), strict=True)
         )
         self.guard = Guard.open(
-            job["ledger"] if "://" in job["ledger"] else Path(job["ledger"]),
+            job["ledger"],
             seal_keys=SealKeys.single(b"s" * 32),
             prices=prices,
             assets=KnownAssets(assets),

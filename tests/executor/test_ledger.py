@@ -16,6 +16,7 @@ from executor.errors import IllegalTransition, LedgerError, LedgerTampered
 from executor.halts import EVERYTHING, Halter
 from executor.ledger import Ledger, sqlite
 from executor.ledger.store import LEDGER_TAG
+from executor.ledger.upgrade import upgrade
 from executor.lifecycle import AgentState
 from executor.limits import Limits
 from executor.reasons import Reason
@@ -273,6 +274,26 @@ def test_one_file_by_two_names_is_one_ledger(setup, tmp_path):
     link.symlink_to(setup.path)
     with pytest.raises(LedgerError, match="in use"):
         Ledger.open(link, seal_keys=setup.seal_keys)
+
+
+def test_text_without_a_scheme_is_a_path(tmp_path, monkeypatch):
+    """As a caller writes it: relative, in a folder, with whatever a URL would take apart; a URL names the same file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    keys = SealKeys.single(b"s" * 32)
+    for text in ("a/b.db", "c:d@e?f#g.db", str(tmp_path / "whole.db")):
+        with Ledger.open(text, seal_keys=keys) as made:
+            assert (tmp_path / text).is_file()
+        for same in (tmp_path / text, text):
+            with Ledger.open(same, seal_keys=keys, read_only=True) as found:
+                assert found.id == made.id
+        assert upgrade(text)[0] == upgrade(text)[1]
+    with Ledger.open("sqlite:///a/b.db", seal_keys=keys), pytest.raises(LedgerError, match="in use"):
+        Ledger.open("a/b.db", seal_keys=keys)
+    with pytest.raises(LedgerError, match=r"`.*nowhere/b\.db"):
+        Ledger.open("nowhere/b.db", seal_keys=keys)
+    with pytest.raises(LedgerError):
+        Ledger.open("", seal_keys=keys)
 
 
 def test_a_name_with_a_question_mark_is_a_name(tmp_path):
