@@ -1,13 +1,14 @@
 """The `executor` command.
 
 Exit status: 0 all as it should be, 1 it isn't or a fault, 2 the command or what was given to it can't be used, or an
-extra is missing. Of `explain`: 0 allowed, 1 refused, 2 anything else.
+extra is missing, 141 nobody reads on. Of `explain`: 0 allowed, 1 refused, 2 anything else, or 141.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import re
 import sys
 import time
@@ -43,6 +44,7 @@ from executor.traces import load, replay, traces_folder
 from permits import LocalSigner, PermitError, SignerError, keys, timestamp
 from permits.canonical import parse
 from permits.model import UUID_PATTERN
+from permits.streams import StreamLost, checked_streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -78,7 +80,20 @@ class _Misuse(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (`arguments`, else the process's) and return its exit status."""
-    parsed = _parser().parse_args(arguments)
+    fault, raises = 1, logging.raiseExceptions
+    logging.raiseExceptions = False  # what can't be written to standard error must fail nothing that only logs there
+    try:
+        with checked_streams():
+            parsed = _parser().parse_args(arguments)
+            fault = parsed.fault
+            return _run(parsed)
+    except StreamLost as lost:
+        return lost.report("executor", fault=fault)
+    finally:
+        logging.raiseExceptions = raises
+
+
+def _run(parsed: argparse.Namespace) -> int:
     try:
         status: int = parsed.run(parsed)
     except ModuleNotFoundError as error:
@@ -145,7 +160,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_db(commands)
     price_commands.add_to(commands, _port)
     tracing = commands.add_parser("trace", help="from a transaction back to the permit that allowed it")
-    tracing.add_argument("signature", metavar="TXSIGNATURE", help="as the chain names the transaction, base58")
+    tracing.add_argument(
+        "signature", type=_signature, metavar="TXSIGNATURE", help="as the chain names the transaction, base58"
+    )
     _add_ledger(tracing)
     tracing.set_defaults(run=_trace)
     _add_service(commands)
@@ -260,6 +277,12 @@ def _address(text: str) -> str:
     return text
 
 
+def _signature(text: str) -> str:
+    if keys.decode_signature(text) is None:
+        raise argparse.ArgumentTypeError(f"`{text}` is not base58 of 64 bytes")
+    return text
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
@@ -353,7 +376,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _explain(arguments: argparse.Namespace) -> int:
     with _given("the request"):
-        request = FireRequest.from_json_object(_read_json(arguments.file))
+        request = FireRequest.from_json_object(_object(_read_json(arguments.file)))
     prices = _prices(arguments)
     with _ledger(arguments) as ledger:
         decision = _guard(ledger, prices).explain(request)
@@ -383,6 +406,8 @@ def _prices(arguments: argparse.Namespace) -> FixedPrices:
 
 def _halt(arguments: argparse.Namespace) -> int:
     scope = arguments.scope
+    if not arguments.why.isprintable():
+        raise _Misuse("--why must be one line of printable text")
     with _given("--why"):
         halt = Halt(wallet=scope.wallet, agent_id=scope.agent_id, by=Halter.OPERATOR, why=arguments.why, at_ms=0)
     with _operations(arguments) as operations:
@@ -440,7 +465,7 @@ def _limit(name: str, text: str) -> int | None:
     if text == "none":
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX):
-        raise _Misuse(f"`{text}` is not a whole number, or none")
+        raise _Misuse(f"`{text[: DIGITS_MAX + 1]}` is not a whole number of at most {DIGITS_MAX} digits, or none")
     return int(text)
 
 
@@ -510,7 +535,7 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
             write_checkpoint(ledger, auditor, sys.stdout.buffer)
             sys.stdout.buffer.flush()
         except OSError as error:
-            raise OSError(error.errno, error.strerror, "standard output") from None
+            raise StreamLost(sys.stdout, "standard output", error) from None
     return 0
 
 
@@ -553,7 +578,8 @@ def _operations(arguments: argparse.Namespace, *, writing: bool = True) -> Itera
     except LedgerInUse as held:
         path = operator_socket_path(Path(held.path))
         if not path.is_socket():
-            raise _Misuse(f"{held}, which doesn't listen at `{path}`") from None
+            what = f"{held}, which doesn't listen at `{path}`: name its operator socket with --socket FILE, or end it"
+            raise _Misuse(what) from None
         yield OperationsThere(path)
         return
     with ledger:
@@ -563,7 +589,7 @@ def _operations(arguments: argparse.Namespace, *, writing: bool = True) -> Itera
 def _ledger(arguments: argparse.Namespace, *, writing: bool = False) -> Ledger:
     """Open the ledger that is named, which must be there: writing to a mistyped name must not make a new one."""
     if not {"db", "seal_key"} <= vars(arguments).keys():
-        raise _Misuse("the following arguments are required: --db, --seal-key")
+        raise _Misuse("name the ledger with --db LEDGER --seal-key FILE, or a running service with --socket FILE")
     seal_keys = _seal_keys(arguments.seal_key)
     _require_there(arguments.db)
     try:
@@ -579,7 +605,11 @@ def _ledger(arguments: argparse.Namespace, *, writing: bool = False) -> Ledger:
 
 
 def _require_there(database: str) -> None:
-    if "://" not in database and not Path(database).exists():
+    if "://" in database:
+        return
+    if Path(database).is_dir():
+        raise _Misuse(f"`{database}` is a folder: name the ledger's file in it")
+    if not Path(database).exists():
         raise _Misuse(f"there is no ledger `{database}`")
 
 
@@ -595,9 +625,12 @@ def _seal_keys(path: Path) -> SealKeys:
 
 def _read_object(path: Path) -> dict[str, Any]:
     with _given(f"`{path}`"):
-        found = _read_json(path)
-        if not isinstance(found, dict):
-            raise _Misuse(f"`{path}` must hold a JSON object")
+        return _object(_read_json(path))
+
+
+def _object(found: object) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise ValueError("must be a JSON object")  # noqa: TRY004 - a value from outside
     return found
 
 

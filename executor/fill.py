@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from executor.amounts import LAMPORT_DECIMALS, plain
 from executor.assets import NATIVE_MINT
 from executor.limits import CLOCK_SKEW_MS
 from executor.value import BigInt, Value
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from executor.prices.quote import Quote
 
 __all__ = ["Fill", "Landing"]
-
-LAMPORT_DECIMALS = 9
 
 
 class Landing(Value):
@@ -53,21 +51,11 @@ class Fill(Value):
         fee_pico_usd = None if sol_price is None else landing.fee_lamports * sol_price // 10**LAMPORT_DECIMALS
         return cls(
             **landing.model_dump(by_alias=False),
-            filled_amount=_plain(landing.received, buy.decimals),
-            filled_price_usd=_plain(paid_pico_usd // landing.received if landing.received else 0, 12),
-            fee_usd=None if fee_pico_usd is None else _plain(fee_pico_usd, 12),
+            filled_amount=plain(landing.received, buy.decimals),
+            filled_price_usd=plain(paid_pico_usd // landing.received if landing.received else 0, 12),
+            fee_usd=None if fee_pico_usd is None else plain(fee_pico_usd, 12),
         )
 
 
 def _highest(quotes: list[Quote], mint: str) -> int | None:
     return max((quote.price_pico_usd for quote in quotes if quote.mint == mint), default=None)
-
-
-def _plain(units: int, decimals: int) -> str:
-    """Return `units` of 10**-`decimals` as a plain decimal without trailing zeros.
-
-    >>> _plain(1_500_000, 6), _plain(0, 6), _plain(20_000_000, 6)
-    ('1.5', '0', '20')
-    """
-    text = f"{Decimal(units).scaleb(-decimals):f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text

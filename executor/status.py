@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from executor.amounts import LAMPORT_DECIMALS, dollars, plain
 from executor.caps import is_expired
 from executor.errors import LedgerError
 from executor.lifecycle import AgentState
@@ -42,6 +43,7 @@ class Status(NamedTuple):
                 {
                     "agentId": agent.agent_id,
                     "state": agent.state,
+                    "since": timestamp(agent.since_ms),
                     "sessionPubkey": agent.session_pubkey,
                     "permitEnds": None if agent.bounds is None else agent.bounds.terms.expires_at,
                 }
@@ -87,8 +89,8 @@ WORDS: Final = [
     "^(?P<wallet>wallet)",
     "^ *(?P<halt>(halt|fault):.*)",
     "(?P<active>active) until",
-    "(?P<over>paused|stopped|completed|over) (until|since)",
-    "(?P<used>█+)(?P<left>░*)$",
+    "(?P<over>paused|stopped|completed|over) (at|since)",
+    "(?P<used>[█#]+)(?P<left>[░.]*)$",
 ]
 STYLES: Final = {
     "wallet": "bold",
@@ -114,11 +116,10 @@ def _lines(status: Status) -> Iterator[str]:
 def _permit(agent: Agent, headroom: Headroom | None) -> str:
     if agent.bounds is None:
         return agent.state
+    if agent.state is not AgentState.ACTIVE:
+        return f"{agent.state} at {timestamp(agent.since_ms)}"
     over = headroom is not None and is_expired(agent.bounds.expires_at_ms, headroom.at_ms)
-    if not over:
-        return f"{agent.state} until {agent.bounds.terms.expires_at}"
-    state = "active, but its permit is over" if agent.state is AgentState.ACTIVE else agent.state
-    return f"{state} since {agent.bounds.terms.expires_at}"
+    return f"active{', but its permit is over since' if over else ' until'} {agent.bounds.terms.expires_at}"
 
 
 def _caps(headroom: Headroom) -> Iterator[str]:
@@ -127,20 +128,24 @@ def _caps(headroom: Headroom) -> Iterator[str]:
     if headroom.next_slot_at_ms is not None:
         yield f"    the next slot comes free at {timestamp(headroom.next_slot_at_ms)}"
     if headroom.notional_micro_usd is not None:
-        yield _cap("USD in 24 h", headroom.notional_micro_usd, _dollars)
+        yield _cap("USD in 24 h", headroom.notional_micro_usd, lambda micro_usd: dollars(micro_usd, 6))
     if headroom.autofund_lamports is not None:
-        yield _cap("lamports in 24 h", headroom.autofund_lamports)
+        yield _cap("SOL given in 24 h", headroom.autofund_lamports, lambda units: plain(units, LAMPORT_DECIMALS))
 
 
-def _cap(name: str, room: Room, spell: Callable[[int], str] = str) -> str:
-    used, limit = spell(room.used), spell(room.limit)
+def _cap(name: str, room: Room, say: Callable[[int], str] = str) -> str:
     filled = BAR_CELLS if room.used >= room.limit else min(BAR_CELLS - 1, -(-BAR_CELLS * room.used // room.limit))
-    return f"  {name:<20}{used + ' of ' + limit:<23} {'█' * filled}{'░' * (BAR_CELLS - filled)}"
+    used, left = _cells()
+    return f"  {name:<20}{f'{say(room.used)} of {say(room.limit)}':<23} {used * filled}{left * (BAR_CELLS - filled)}"
 
 
-def _dollars(micro_usd: int) -> str:
-    """Return micro-dollars as dollars, exactly, with at least cents."""
-    return f"{micro_usd // 10**6}.{f'{micro_usd % 10**6:06}'.rstrip('0'):0<2}"
+def _cells() -> tuple[str, str]:
+    """Return what bars are made of, used and left, of characters that standard output can show."""
+    try:
+        "█░".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return "#", "."
+    return "█", "░"
 
 
 def _caps_json(headroom: Headroom) -> dict[str, Any]:

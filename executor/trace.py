@@ -13,6 +13,8 @@ from solders.message import MessageV0, to_bytes_versioned
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
+from executor.amounts import amount, dollars, sol, symbol_of
+from executor.decide import Allowed
 from executor.entries import Kind
 from executor.errors import LedgerError
 from executor.evidence import Evidence
@@ -74,22 +76,33 @@ def lines_of(found: Trace) -> Iterator[str]:
 
 
 def _lines_of_attempt(execution: Execution) -> Iterator[str]:
-    decided, evidence, bounds = execution.steps[0], execution.evidence, execution.bounds
+    decided, evidence, bounds, decision = execution.steps[0], execution.evidence, execution.bounds, execution.decision
     yield f"execution   {decided.entry.execution_id}, {execution.state}"
     if isinstance(evidence, Evidence):
         request = evidence.request
-        sold, bought = f"{request.sell_amount} {request.sell}", f"{request.min_received} {request.buy}"
+        sold, bought = (
+            amount(request.sell_amount, request.sell, bounds),
+            amount(request.min_received, request.buy, bounds),
+        )
         yield f"attempt     {evidence.usage.attempt}: at most {sold} for at least {bought}"
         yield from (
-            f"quote       {quote.mint} at {quote.price_pico_usd} e-12 USD, {quote.source}, {timestamp(quote.at_ms)}"
+            f"quote       {symbol_of(quote.mint, bounds)} at {dollars(quote.price_pico_usd, 12)}, {quote.source}, "
+            f"{timestamp(quote.at_ms)}, mint {quote.mint}"
             for quote in evidence.quotes
         )
     else:
-        yield f"funding     {evidence.usage.number}: {evidence.request.lamports} lamports"
-    yield f"decision    {execution.decision.outcome} {timestamp(decided.entry.at_ms)}, entry {decided.hash}"
-    yield from (f"limit       {name} {value}" for name, value in evidence.limits if value is not None)
+        yield f"funding     {evidence.usage.number}: {sol(evidence.request.lamports)}"
+    worth = f", worth {dollars(decision.value_micro_usd, 6)}" if isinstance(decision, Allowed) else ""
+    yield f"decision    {decision.outcome} {timestamp(decided.entry.at_ms)}{worth}, entry {decided.hash}"
+    yield from (f"limit       {name} {_limit(name, value)}" for name, value in evidence.limits if value is not None)
     yield f"activation  entry {evidence.activation}, permit {bounds.permit_id}"
     yield f"permit      {json.dumps(bounds.permit)}"
+
+
+def _limit(name: str, value: int) -> str:
+    if "lamports" in name:
+        return sol(value)
+    return dollars(value, 6) if "micro_usd" in name else str(value)
 
 
 def _findings(view: WalletView, signed: SealedEntry, found: Execution | None, tx_signature: str) -> list[str]:

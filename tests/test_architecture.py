@@ -14,6 +14,7 @@ CORE = {
     "executor.reasons",
     "executor.value",
     "executor.assets",
+    "executor.amounts",
     "executor.limits",
     "executor.caps",
     "executor.halts",

@@ -148,7 +148,7 @@ class Story:
         if execution is not None and landed:
             self._console.print(f"    [green]landed[/] {execution.tx_signature}")
             for symbol in after:
-                self._console.print(f"    {symbol:<5}{before[symbol]:>16f} → {after[symbol]:f}")
+                self._console.print(f"    {symbol:<5}{before[symbol]:>16f} -> {after[symbol]:f}")
 
     async def _same_again(self, title: str, request: FireRequest) -> None:
         height = self._world.chain.block().height
@@ -235,7 +235,7 @@ class Story:
             tx_signature = execution.steps[-1].entry.body["txSignature"]
             proofs = await self._proofs(tx_signature, execution)
             self._expect(f"{tx_signature} traces back to its permit", all(proofs))
-            table.add_row(tx_signature[:16] + "…", *("yes" if proof else "NO" for proof in proofs))
+            table.add_row(tx_signature[:16] + "...", *("yes" if proof else "NO" for proof in proofs))
         self._console.print("[bold]Every landed transaction, traced back:[/]", table)
         self._expect(f"{LANDINGS} transactions landed", len(landed) == LANDINGS)
         self._expect("the VM's balances are the ledger's", self._balances_fit(landed))

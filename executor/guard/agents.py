@@ -47,6 +47,8 @@ class Agent(NamedTuple):
     session_pubkey: str
     bounds: Bounds | None
     """The newest that were activated; None while it is reserved."""
+    since_ms: int
+    """When it came to that state, or to those bounds, Unix ms."""
 
 
 def require_names(wallet: str, agent_id: str | None = None, session_pubkey: str | None = None) -> None:
@@ -151,7 +153,7 @@ def agent(view: WalletView, agent_id: str) -> Agent | None:
     if reserved is None:
         raise LedgerTampered(f"agent `{agent_id}` has no reserved session key")
     bounds = None if activated is None else activated.bounds
-    return Agent(agent_id, moved.entry.agent_state, reserved.entry.body["sessionPubkey"], bounds)
+    return Agent(agent_id, moved.entry.agent_state, reserved.entry.body["sessionPubkey"], bounds, moved.entry.at_ms)
 
 
 def agents(view: WalletView) -> list[Agent]:

@@ -52,6 +52,7 @@ def scratch(url: str | None = None) -> Iterator[str | Path]:
             with engine.begin() as connection:
                 connection.exec_driver_sql(f"DROP SCHEMA {name} CASCADE")
     except SQLAlchemyError as error:
-        raise LedgerError(f"no schema could be lent: {getattr(error, 'orig', None) or error}") from None
+        cause = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise LedgerError(f"no schema could be lent: {cause}") from None
     finally:
         engine.dispose()

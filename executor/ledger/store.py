@@ -30,7 +30,7 @@ from executor.ledger.schema import SCHEMA_VERSION
 from executor.ledger.snapshot import Snapshot
 from executor.ledger.sqlite import SqliteStore
 from executor.ledger.turns import Turns, Waiting
-from executor.ledger.url import read_url
+from executor.ledger.url import is_mistyped, read_url
 from executor.ledger.wallet import (
     EVERYBODY,
     TREASURY,
@@ -145,6 +145,11 @@ class Ledger:
     def engine(self) -> Engine:
         """SQLAlchemy's engine on the ledger's database, for reading and for tools."""
         return self._store.engine
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file that it lies in, by the name that every process finds; None: in another database."""
+        return Path(self._store.name) if isinstance(self._store, SqliteStore) else None
 
     @property
     def limits(self) -> Limits:
@@ -574,9 +579,11 @@ def open_store(url: str | Path, *, read_only: bool) -> Store:
 
 
 def _file(path: str) -> Path:
-    """Return the path of an SQLite file, spelled as text; SQLite has names that are none."""
+    """Return the path of an SQLite file, spelled as text: not one of SQLite's names that are none, nor half a URL."""
     if path in ("", ":memory:") or path.startswith("file:"):
         raise LedgerError(f"`{path}` names no file: a ledger is kept in one, and never in memory")
+    if is_mistyped(path):
+        raise LedgerError("the ledger's URL is none: after its scheme comes `://`")
     return Path(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import make_url
@@ -12,7 +13,7 @@ from executor.errors import LedgerError
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-__all__ = ["has_password", "name_of", "postgres", "read_url"]
+__all__ = ["has_password", "is_mistyped", "name_of", "postgres", "read_url"]
 
 IN_QUERY: Final = ("password", "sslpassword")
 """Options of libpq's that are secret: SQLAlchemy shows them, unlike the password before the host."""
@@ -27,6 +28,14 @@ def read_url(text: str) -> URL:
     if "@" in (url.host or ""):
         raise LedgerError("the ledger's URL is none: an `@` in its password must be written `%40`")
     return url
+
+
+def is_mistyped(path: str) -> bool:
+    """Tell whether what is taken for a path was to be a URL: it may hold a password, and isn't repeated."""
+    return _begins_a_url(path) is not None
+
+
+_begins_a_url: Final = re.compile("[A-Za-z][A-Za-z0-9+.-]*:/").match
 
 
 def has_password(url: URL) -> bool:

@@ -93,7 +93,10 @@ class KeyFile:
         try:
             made = ApiKey(created_at_s=now_s, key_id=digits[:12], sha256=digits, subject=subject, tier=tier)
         except ValidationError:
-            raise KeyFileError(f"`{redacted(subject)}` with tier `{tier}` can't have a key") from None
+            raise KeyFileError(
+                f"`{redacted(subject)}` with tier `{tier}` can't have a key: a subject is 1 to 64 letters, digits and "
+                f"`._:@-`, and the tiers are {', '.join(TIERS)}"
+            ) from None
         with self._locked():
             self._write((*self.list(), made))
         return key, made

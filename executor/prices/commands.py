@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import random
 import secrets
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,7 @@ from executor.errors import ExecutorError
 from executor.prices.api_keys import KeyFile, is_key
 from executor.prices.protocol import TIERS
 from permits import timestamp
+from permits.streams import StreamLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,7 +31,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], port: 
     keys = commands.add_parser("keys", help="API keys of the price stream").add_subparsers(
         required=True, metavar="COMMAND"
     )
-    add = keys.add_parser("add", help="make a key, and print it: it is shown this once")
+    add = keys.add_parser("add", help="make a key, and print it alone: it is shown this once")
     add.add_argument("subject", help="whose it is; connections are counted by it")
     add.add_argument("--tier", choices=sorted(TIERS), default="free", help="what it allows (default: free)")
     add.set_defaults(run=_add)
@@ -58,16 +60,20 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], port: 
 
 
 def _add(arguments: argparse.Namespace) -> int:
-    key, made = KeyFile(arguments.keys).add(
-        arguments.subject, arguments.tier, secret=secrets.token_bytes(32), now_s=int(time.time())
-    )
-    print(key)
-    print(f"id {made.key_id}, {made.tier}, {made.subject}: this is the only time that the key is shown")
+    keys = KeyFile(arguments.keys)
+    key, made = keys.add(arguments.subject, arguments.tier, secret=secrets.token_bytes(32), now_s=int(time.time()))
+    try:
+        print(key, flush=True)
+    except StreamLost:  # nobody has seen it
+        keys.revoke(made.key_id)
+        raise
+    line = f"id {made.key_id}, {made.tier}, {made.subject}: this is the only time that the key is shown"
+    print(line, file=sys.stderr)
     return 0
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    for each in KeyFile(arguments.keys).list():
+    for each in _there(arguments.keys).list():
         print(f"{each.key_id}  {each.tier:<5}  {timestamp(each.created_at_s * 1_000)}  {each.subject}")
     return 0
 
@@ -75,8 +81,8 @@ def _list(arguments: argparse.Namespace) -> int:
 def _revoke(arguments: argparse.Namespace) -> int:
     if is_key(arguments.key_id):
         raise ExecutorError("that is a key: name its id, as `executor keys list` shows it")
-    if not KeyFile(arguments.keys).revoke(arguments.key_id):
-        raise ExecutorError(f"there is no key `{arguments.key_id}`")
+    if not _there(arguments.keys).revoke(arguments.key_id):
+        raise ExecutorError(f"there is no key `{arguments.key_id}`: `keys list` shows their ids")
     print(f"revoked {arguments.key_id}")
     return 0
 
@@ -101,6 +107,13 @@ def _serve(arguments: argparse.Namespace) -> int:
         url = f"ws://{f'[{host}]' if ':' in host else host}:{port}/v1/stream"
         server_of(app, started=lambda: print(f"listening on {url}", flush=True)).run(sockets=[bound])
     return 0
+
+
+def _there(path: Path) -> KeyFile:
+    """Return the key file at `path`: to a mistyped name, no keys would look like none left."""
+    if not path.exists():
+        raise ExecutorError(f"there is no key file `{path}`: `keys add` makes one")
+    return KeyFile(path)
 
 
 def _readable(keys: KeyFile) -> KeyFile:

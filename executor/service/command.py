@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import ValidationError
@@ -28,6 +27,7 @@ from permits.canonical import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
     from socket import socket
 
     from executor.prices.recorded import RecordedPrices
@@ -60,7 +60,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
         OSError: the port is taken; its `filename` is the address.
 
     """
-    operator_socket = _operator_socket(settings)
+    _require_operator_socket(settings)
     opened = _open(settings)
     ledger = settings.ledger
     if ledger is None:
@@ -69,8 +69,9 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     async def main(bound: socket) -> None:
         async with AsyncExitStack() as beside:
             guard = await beside.enter_async_context(AsyncGuard(_guard(settings, ledger, opened)))
-            if operator_socket is not None:
-                await beside.enter_async_context(OperatorSocket(operator_socket, guard))
+            file = guard.guard.ledger.file
+            if file is not None:  # no other process can halt what is in a file that this one holds
+                await beside.enter_async_context(OperatorSocket(operator_socket_path(file), guard))
             stream = opened.price_stream
             if stream is not None:
                 await beside.enter_async_context(stream.running())
@@ -89,7 +90,7 @@ def check(settings: Settings) -> Iterator[str]:
     """Yield a line for each thing that keeps a service from being opened by `settings`. No ledger is opened."""
     if settings.ledger is None:
         yield "`ledger` must be set"
-    for opening in (_operator_socket, _seal_keys, _master_key, _assets, _prices, _price_stream, require_usable):
+    for opening in (_require_operator_socket, _seal_keys, _master_key, _assets, _prices, _price_stream, require_usable):
         try:
             opening(settings)
         except ExecutorError as error:
@@ -116,13 +117,10 @@ def _guard(settings: Settings, ledger: str, opened: _Opened) -> Guard:
     return guard
 
 
-def _operator_socket(settings: Settings) -> Path | None:
-    """Return where the operator halts what is in a file: while this process holds it, no other can."""
-    if settings.ledger is None or "://" in settings.ledger:
-        return None
-    if not tells_who_connects():
+def _require_operator_socket(settings: Settings) -> None:
+    """Raise Unusable where a ledger in a file could not be halted: while this process holds it, no other can."""
+    if settings.ledger is not None and not settings.ledger.startswith("postgresql") and not tells_who_connects():
         raise Unusable(f"`{settings.ledger}`: {LINUX_ONLY}; a ledger on PostgreSQL needs none")
-    return operator_socket_path(Path(settings.ledger))
 
 
 def _seal_keys(settings: Settings) -> SealKeys:

@@ -195,6 +195,8 @@ class Settings(BaseSettings):
         """
         try:
             given = tomllib.loads(path.read_text("utf-8"))
+        except UnicodeDecodeError as error:
+            raise SettingsRefused((f"`{path}` must be UTF-8, but byte {error.start} is not",)) from None
         except ValueError as error:
             raise SettingsRefused((f"`{path}`: {' '.join(str(error).split())}",)) from None
         wrong = [*_misplaced(given), *_unknown_variables(cls)]

@@ -16,6 +16,7 @@ from executor.guard.headroom import Headroom, Room
 from executor.halts import EVERYTHING, Halter
 from executor.limits import Limits
 from executor.status import Status, show
+from permits import timestamp
 from tests.support import JTO, USDC, key, uuid
 
 COMMAND = [sys.executable, "-c", "import sys; from executor.cli import main; sys.exit(main())"]
@@ -31,6 +32,17 @@ def desk(setup, tmp_path):
     setup.seal_key = tmp_path / "seal.key"
     setup.guard.close()
     return setup
+
+
+@pytest.fixture
+def sqlite_desk(sqlite_setup, tmp_path):
+    """Return the same on SQLite alone: nothing here asks the database for anything of its own."""
+    sqlite_setup.now_ms = time.time_ns() // 10**6
+    sqlite_setup.activate(lifetime_s=DAY_S)
+    (tmp_path / "seal.key").write_text((b"s" * 32).hex())
+    sqlite_setup.seal_key = tmp_path / "seal.key"
+    sqlite_setup.guard.close()
+    return sqlite_setup
 
 
 @pytest.fixture
@@ -79,7 +91,7 @@ def test_status_shows_agents_caps_and_halts(desk, ask):
     assert lines[3] == f"  agent {uuid(2)}  reserved, session key {key(2).wallet_address}"
     assert lines[4].split() == ["active", "agents", "1", "of", "20", "█" + "░" * 19]
     assert lines[5].split() == ["executions", "in", "24", "h", "3", "of", "4", "█" * 15 + "░" * 5]
-    assert lines[7].split() == ["USD", "in", "24", "h", "300.00", "of", "1000.00", "█" * 6 + "░" * 14]
+    assert lines[7].split() == ["USD", "in", "24", "h", "$300.00", "of", "$1000.00", "█" * 6 + "░" * 14]
     assert lines[8].startswith("  halt: the wallet, by the user: on holiday")
     assert len(lines) == 9
 
@@ -87,11 +99,11 @@ def test_status_shows_agents_caps_and_halts(desk, ask):
 @pytest.mark.parametrize(
     ("used", "limit", "told"),
     [
-        (0, 10**9, "0.00 of 1000.00"),
-        (1, 10**9, "0.000001 of 1000.00"),
-        (999_999_999, 10**9, "999.999999 of 1000.00"),
-        (12_500_000, 12_500_000, "12.50 of 12.50"),
-        (2**53 - 1, 2**53 - 1, "9007199254.740991 of 9007199254.740991"),
+        (0, 10**9, "$0.00 of $1000.00"),
+        (1, 10**9, "$0.000001 of $1000.00"),
+        (999_999_999, 10**9, "$999.999999 of $1000.00"),
+        (12_500_000, 12_500_000, "$12.50 of $12.50"),
+        (2**53 - 1, 2**53 - 1, "$9007199254.740991 of $9007199254.740991"),
     ],
 )
 def test_status_says_amounts_exactly_and_full_only_where_nothing_is_left(capsys, used, limit, told):
@@ -100,6 +112,82 @@ def test_status_says_amounts_exactly_and_full_only_where_nothing_is_left(capsys,
     line = capsys.readouterr().out.splitlines()[-1]
     assert f" {told} " in line
     assert line.endswith("░") == (used < limit)
+
+
+def test_status_tells_when_an_agent_was_stopped(desk, ask):
+    """Its permit's end is nothing that a stopped agent waits for."""
+    desk.guard = desk.open()
+    desk.now_ms += 1_000
+    desk.guard.stop(desk.wallet, uuid(1))
+    desk.guard.close()
+    at = timestamp(desk.now_ms)
+    assert f"  agent {uuid(1)}  stopped at {at}, session key" in ask("status")[1]
+    (wallet,) = json.loads(ask("status", "--json")[1])["wallets"]
+    assert wallet["agents"][0]["since"] == at
+
+
+def test_status_speaks_in_dollars_and_sol_to_the_last_digit(desk, ask):
+    fire(desk, 1)
+    limits = {"notional_micro_usd_per_24h": 300_000_001, "autofund_lamports_per_24h": 1_500_000_000}
+    desk.guard.change_limits(Limits(**limits))
+    desk.guard.set_fundable(desk.wallet, fundable=True)
+    desk.guard.close()
+    out = ask("status")[1]
+    assert "\n  USD in 24 h         $100.00 of $300.000001 " in out
+    assert "\n  SOL given in 24 h   0 of 1.5 " in out
+
+
+STREAMED = {
+    "help": ["--help"],
+    "status": ["status"],
+    "status as JSON": ["status", "--json"],
+    "explain": ["explain"],
+    "limits": ["limits"],
+    "halt": ["halt", "everything", "--why", "x"],
+    "trace": ["trace", "1" * 64],
+}
+
+
+@pytest.mark.parametrize("command", STREAMED.values(), ids=STREAMED)
+def test_a_full_disk_is_named_and_a_reader_that_left_is_no_fault(sqlite_desk, command):
+    """One line names standard output; of a pipe that nobody reads, none: a shell's 141 says it. Never a traceback."""
+    desk = sqlite_desk
+    where = [] if command == ["--help"] else ["--db", desk.path, "--seal-key", desk.seal_key]
+    ours, theirs = os.pipe()
+    os.close(ours)
+    fault = 2 if command == ["explain"] else 1  # where 1 says refused
+    line = b"executor: standard output: No space left on device\n"
+    for stdout, expected in ((os.open("/dev/full", os.O_WRONLY), (fault, line)), (theirs, (141, b""))):
+        done = subprocess.run(
+            [*COMMAND, *command, *where],
+            input=asked(desk),
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+        os.close(stdout)
+        assert (done.returncode, done.stderr) == expected
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "cp1252", "cp437", "ascii"])
+def test_a_terminal_of_few_characters_is_told_all_the_same(sqlite_desk, encoding):
+    desk = sqlite_desk
+    fire(desk, 1, 2)
+    desk.guard.halt(EVERYTHING, Halter.OPERATOR, "ne\u017e \u2713")
+    desk.guard.close()
+    done = subprocess.run(
+        [*COMMAND, "status", "--db", desk.path, "--seal-key", desk.seal_key],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.decode(encoding).splitlines()
+    bar = "█" + "░" * 19 if encoding in {"utf-8", "cp437"} else "#" + "." * 19
+    assert lines[4].endswith(f" 2 of 500                {bar}")
+    assert ("\u2713" if encoding == "utf-8" else r"\u2713") in lines[0]
 
 
 def test_status_is_json_too_and_of_one_wallet(desk, ask):
@@ -311,7 +399,7 @@ def test_a_checkpoint_that_finds_no_room_is_an_error(desk, auditor, tmp_path):
     with open("/dev/full", "wb") as full:  # noqa: PTH123 - no path of ours
         done = subprocess.run([*COMMAND, *command], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
     assert done.returncode != 0
-    assert b"`standard output`: No space left on device" in done.stderr
+    assert done.stderr == b"executor: standard output: No space left on device\n"
     assert auditor.wallet_address.encode() not in done.stderr
 
 
@@ -357,7 +445,7 @@ def test_a_keyring_is_a_seal_key_too(desk, ask):
 
 BAD = {
     "a request that is no JSON": (["explain"], b"{", "JSON_SYNTAX"),
-    "a request that is none": (["explain"], b"[]", "the request: Input should be"),
+    "a request that is none": (["explain"], b"[]", "the request: must be a JSON object"),
     "a request with an amount that is no whole number": (["explain"], b'{"sellAmount": 1.5}', "the request `"),
     "a request that is not there": (["explain", "nowhere.json"], b"", "`nowhere.json`: No such file"),
     "a quote without a price": (["explain", "--quote", USDC.mint], b"", "is not NAME=VALUE"),
@@ -368,12 +456,17 @@ BAD = {
     "a scope of nothing": (["halt", "wallet", "--why", "x"], b"", "is not everything, wallet:ADDRESS"),
     "a scope of no wallet": (["lift", "wallet:abc"], b"", "is not everything, wallet:ADDRESS"),
     "a scope of no agent": (["lift", f"agent:{USDC.mint}/7"], b"", "is not everything, wallet:ADDRESS"),
+    "a reason of two lines": (["halt", "everything", "--why", "a\nb"], b"", "--why must be one line of printable text"),
     "no reason": (["halt", "everything", "--why", ""], b"", "--why `why`: String should have at least 1"),
     "too long a reason": (["halt", "everything", "--why", "x" * 201], b"", "--why `why`: String should have at most"),
     "an unknown limit": (["limits", "set", "speed=1", "--yes"], b"", "there is no limit `speed`: there are active_"),
     "a limit that is none": (["limits", "set", "executions_per_24h=none"], b"", "the limits `executions"),
     "a limit past its rules": (["limits", "set", "executions_per_24h=0", "--yes"], b"", "greater than or equal to 1"),
-    "a limit that is no number": (["limits", "set", "active_agents=ten", "--yes"], b"", "is not a whole number"),
+    "a limit that is no number": (
+        ["limits", "set", "active_agents=ten", "--yes"],
+        b"",
+        "`ten` is not a whole number of",
+    ),
     "a limit past all numbers": (["limits", "set", f"active_agents={'9' * 5000}"], b"", "is not a whole number"),
 }
 
@@ -411,6 +504,8 @@ def test_a_seal_key_that_is_none_is_named(sqlite_setup, tmp_path, capsys, conten
     ("url", "text"),
     [
         ("nowhere.db", "there is no ledger `nowhere.db`"),
+        (".", "`.` is a folder: name the ledger's file in it"),
+        ("", "`` is a folder"),
         ("sqlite:///nowhere.db", "unable to open database file"),
         ("mysql://h/d", "is not a database for a ledger"),
         ("postgresql://h:port/d", "the ledger's URL is none"),
@@ -452,6 +547,7 @@ def test_a_file_that_the_executor_holds_is_read_but_not_written(sqlite_setup, tm
         done = subprocess.run([*COMMAND, *command, *where], capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stdout.count("halted")) == (2, 0)
         assert f"is in use by process {os.getpid()}" in done.stderr
+        assert "name its operator socket with --socket FILE, or end it" in done.stderr
         assert done.stderr.count("\n") == 1
 
 

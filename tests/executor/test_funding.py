@@ -164,7 +164,7 @@ def test_the_operator_names_wallets_by_command(setup, tmp_path, capsys):
     assert main(["funding", "allow", setup.wallet, *where]) == 0
     assert capsys.readouterr().out == "as it was\n"
     assert main(["status", *where]) == 0
-    assert "lamports in 24 h    0 of 1000" in capsys.readouterr().out
+    assert "SOL given in 24 h   0 of 0.000001 " in capsys.readouterr().out
     assert main(["funding", "deny", setup.wallet, *where]) == 0
     assert main(["status", *where]) == 0
     assert "lamports" not in capsys.readouterr().out

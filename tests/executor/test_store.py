@@ -39,7 +39,7 @@ KEYS = SealKeys.single(b"s" * 32)
     ("url", "told"),
     [
         ("mysql://x/y", "`mysql` is not a database for a ledger"),
-        ("nonsense", "the ledger's URL is none"),
+        ("postgresql:/db", "the ledger's URL is none"),
         ("sqlite://", "`` names no file: a ledger is kept in one, and never in memory"),
         ("sqlite:///:memory:", "`:memory:` names no file"),
         (":memory:", "`:memory:` names no file"),

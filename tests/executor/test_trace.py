@@ -66,8 +66,16 @@ def test_the_command_shows_each_step(world, tmp_path, capsys):
     for word in ("transaction", "wallet", "execution", "attempt", "quote", "decision", "activation", "permit"):
         assert f"\n{word}" in f"\n{out}"
     assert "WRONG" not in out
+    attempt = "at most 200 USDC (200000000 base units) for at least 79.2 JTO (79200000000 base units)\n"
+    assert f"\nattempt     1: {attempt}" in out
+    assert "\nquote       JTO at $2.50, demo, " in out
+    assert ", worth $200.00, entry " in out
+    assert "\nlimit       autofund_lamports_per_24h 0.1 SOL (100000000 lamports)\n" in out
     assert main(["trace", "1" * 64, *where]) == 1
     assert "knows nothing" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["trace", "abc", *where])
+    assert "`abc` is not base58 of 64 bytes" in capsys.readouterr().err
 
 
 def test_a_sweep_that_pays_somebody_else_is_told(world):

@@ -126,8 +126,8 @@ def test_keys_and_tokens_are_taken_side_by_side_and_counted_apart(callers, path)
 
 def test_the_commands_make_show_and_revoke_keys(path, capsys):
     assert main(["keys", "add", "ann", "--tier", "pro", "--keys", str(path)]) == 0
-    key, told = capsys.readouterr().out.splitlines()
-    key_id = told.split()[1].rstrip(",")
+    shown = capsys.readouterr()
+    key, key_id = shown.out.removesuffix("\n"), shown.err.split()[1].rstrip(",")  # the key alone: `KEY=$(...)`
     assert asked(KeyFile(path), key) == Subject("key:ann", TIERS["pro"])
     assert main(["keys", "list", "--keys", str(path)]) == 0
     assert capsys.readouterr().out.split()[::3] == [key_id, "ann"]
@@ -135,6 +135,28 @@ def test_the_commands_make_show_and_revoke_keys(path, capsys):
     assert main(["keys", "revoke", key_id, "--keys", str(path)]) == 1
     assert f"there is no key `{key_id}`" in capsys.readouterr().err
     assert main(["keys", "list", "--keys", str(path)]) == 0
+
+
+def test_a_key_that_can_not_be_shown_is_taken_back(path):
+    command = [sys.executable, "-c", "import sys; from executor.cli import main; sys.exit(main())"]
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - no path of ours
+        done = subprocess.run(
+            [*command, "keys", "add", "ann", "--keys", path],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, b"executor: standard output: No space left on device\n")
+    assert KeyFile(path).list() == ()
+
+
+def test_a_key_file_that_is_not_there_has_no_keys_to_show_or_revoke(path, capsys):
+    for command in (["list"], ["revoke", "0123456789ab"]):
+        assert main(["keys", *command, "--keys", str(path)]) == 1
+        assert capsys.readouterr() == ("", f"executor: there is no key file `{path}`: `keys add` makes one\n")
+    assert main(["keys", "add", "a b", "--keys", str(path)]) == 1
+    assert "a subject is 1 to 64 letters, digits" in capsys.readouterr().err
 
 
 def test_serve_prices_tells_what_it_can_not_use(path, tmp_path, capsys):

@@ -198,7 +198,7 @@ def test_an_address_that_nobody_can_be_told_ends_it_in_a_line(config):
         command = [sys.executable, "-c", COMMAND, "serve", "--config", str(config)]
         told = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert told.returncode == 1
-    assert told.stderr.startswith("executor: No space left on device\n")
+    assert told.stderr.startswith("executor: standard output: No space left on device\n")
     assert "lifespan" not in told.stderr
 
 
@@ -249,8 +249,10 @@ def test_a_recording_that_can_not_be_used_is_told_before_anything_is_opened(conf
     assert not (tmp_path / "ledger.db").exists()
 
 
-def test_the_operator_halts_what_a_running_service_holds(config, tmp_path, capsys):
-    """The file is the service's; the command line finds its socket beside it."""
+@pytest.mark.parametrize("spelling", ["", "sqlite:///"], ids=["a path", "a URL"])
+def test_the_operator_halts_what_a_running_service_holds(config, tmp_path, capsys, spelling):
+    """The file is the service's; the command line finds its socket beside it, however the settings name the file."""
+    config.write_text(config.read_text().replace("ledger = '", f"ledger = '{spelling}"))
     process = start(config)
     assert process.stdout.readline().startswith("listening")
     ledger = ["--db", str(tmp_path / "ledger.db"), "--seal-key", str(tmp_path / "seal.key")]
@@ -262,3 +264,17 @@ def test_the_operator_halts_what_a_running_service_holds(config, tmp_path, capsy
     assert process.wait(60) == 0
     assert process.communicate() == ("", "halted: everything, by the operator: a drill\nlifted: everything\n")
     assert not (tmp_path / "ledger.db.operator.sock").exists()
+
+
+def test_a_full_disk_under_standard_error_keeps_nobody_from_halting(config, tmp_path):
+    """The service only logs there: what it is asked to do doesn't fail by that."""
+    ledger = ["--db", str(tmp_path / "ledger.db"), "--seal-key", str(tmp_path / "seal.key")]
+    command = [sys.executable, "-c", COMMAND, "serve", "--config", str(config)]
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=full, text=True)
+    assert process.stdout.readline().startswith("listening")
+    try:
+        assert main(["halt", "everything", "--why", "a drill", *ledger]) == 0
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)

@@ -206,3 +206,9 @@ def test_the_file_that_the_page_shows_is_one():
     page = (DOCS / "how-to" / "run-the-service.md").read_text("utf-8")
     (shown,) = re.findall(r"^```toml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     assert Settings(**tomllib.loads(shown)).sign_in_domain == "agents.example.org"
+
+
+def test_a_file_that_is_no_text_is_told_in_our_words(tmp_path):
+    (tmp_path / "s.toml").write_bytes(b"port = 1\xff\n")
+    with pytest.raises(SettingsRefused, match="must be UTF-8, but byte 8 is not"):
+        Settings.read(tmp_path / "s.toml")
