@@ -12,6 +12,8 @@ import pytest
 
 import executor
 import permits
+from executor.ledger.pause import pause_ms
+from executor.ledger.postgres import PostgresStore
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -69,3 +71,12 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", ["docs/explanation/exactness.md", "docs/how-to/scale-out.md"])
+def test_a_page_says_how_often_a_change_is_tried(page):
+    said = " ".join((ROOT / page).read_text().split())
+    assert PostgresStore.attempts_max == 8
+    assert (
+        re.search(r"up to eight times[^.]* pauses that grow to ([0-9.]+) s", said)[1] == f"{pause_ms(7, 0) / 1_000:g}"
+    )

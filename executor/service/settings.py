@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     requests_per_minute_per_wallet: Annotated[int, Field(ge=1, le=10**6)] = 1_200
     """Of requests that a token names the wallet of, on one replica."""
     body_bytes_max: Annotated[int, Field(ge=1_024, le=2**20)] = 16_384
-    """A signed permit with 100 assets takes some 6 KB."""
+    """A signed permit with 50 assets, as many as there may be, takes some 3 KB."""
     header_deadline_s: Annotated[int, Field(ge=1, le=60)] = 10
     """How long a connection may take to send the head of a request, and then its body."""
     connections_max: Annotated[int, Field(ge=16, le=10**6)] = 20_000
