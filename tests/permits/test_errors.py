@@ -233,6 +233,18 @@ def test_the_schema(data, code, field, value, rule):
             PERMIT["expiresAt"],
             "must be at most 1 day 12 hours after `issuedAt`",
         ),
+        *(
+            (
+                signed(),
+                {"lifetime_ms_max": most_ms},
+                tree.TimeError,
+                Code.TIME_LIFETIME_TOO_LONG,
+                "expiresAt",
+                PERMIT["expiresAt"],
+                "must be at most 0 seconds after `issuedAt`",
+            )
+            for most_ms in (0, -5)
+        ),
         (
             signed(),
             {"now_ms": 0},
