@@ -204,7 +204,7 @@ MUTANTS += [
     ("executor/ledger/pipeline.py", "BEGIN ISOLATION LEVEL READ COMMITTED", "BEGIN", STORE),
     ("executor/ledger/postgres.py", '"57P01", ', "", STORE),
     ("executor/ledger/store.py", "            transaction.require_time()\n", "            pass\n", HALTS),
-    ("executor/guard/guard.py", "create=scope.wallet is not None, any_clock=True", "create=True", HALTS),
+    ("executor/guard/guard.py", "create=scope.wallet is not None, urgent=True, any_clock=True", "create=True", HALTS),
     ("executor/ledger/sqlite.py", "            self._held.require_in_place()\n", "            pass\n", BROKEN),
     ("executor/ledger/sqlite.py", '"mode": "rw"', '"mode": "rwc"', BROKEN),
     ("executor/ledger/postgres.py", "NEW.attempt > 1 AND", "NEW.attempt > 2 AND", STORE),

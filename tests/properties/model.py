@@ -261,11 +261,11 @@ class Model:
 
     def halt(self, wallet, agent_id, by):
         if wallet is None:
-            self.halts_seen_ms = self.now(self.halts_seen_ms)
+            self.halts_seen_ms = max(self.clock_ms, self.halts_seen_ms)  # no clock keeps a halt from being made
             self.halts.add(by)
             return "ok", []
         user = self.users.setdefault(wallet, User())
-        user.seen_ms = self.now(user.seen_ms)
+        user.seen_ms = max(self.clock_ms, user.seen_ms)
         user.halts.add((agent_id, by))
         return "ok", user.open_signatures(agent_id)
 
