@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from executor.assets import NATIVE_MINT
@@ -18,13 +17,14 @@ CENT_DECIMALS: Final = 2
 
 
 def plain(units: int, decimals: int) -> str:
-    """Return `units` of 10**-`decimals` as a plain decimal without trailing zeros.
+    """Return `units` of 10**-`decimals`, of which there may be any number, as a plain decimal without trailing zeros.
 
     >>> plain(1_500_000, 6), plain(0, 6), plain(20_000_000, 6)
     ('1.5', '0', '20')
     """
-    text = f"{Decimal(units).scaleb(-decimals):f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    whole, part = divmod(units, 10**decimals)
+    digits = f"{part:0{decimals}}".rstrip("0") if part else ""
+    return f"{whole}.{digits}" if digits else f"{whole}"
 
 
 def dollars(units: int, decimals: int) -> str:
