@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from executor.errors import LedgerTampered
-from executor.halts import EVERYTHING, Halter
+from executor.errors import LedgerError
+from executor.halts import Halter
 from executor.lifecycle import AttemptState
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ class OperationsHere:
 
     def halt(self, scope: Scope, why: str) -> Halted:
         """Let nothing in `scope` fire until the operator lifts that."""
-        signatures = self._guard.halt(scope, Halter.OPERATOR, why)
-        return in_doubt(self._guard) if scope == EVERYTHING else Halted(signatures)
+        self._guard.halt(scope, Halter.OPERATOR, why)
+        return in_doubt(self._guard, scope.wallet, scope.agent_id)
 
     def lift(self, scope: Scope) -> bool:
         """Lift the operator's halt of exactly `scope`; tell whether there was one."""
@@ -89,7 +89,7 @@ class OperationsHere:
 
 
 def in_doubt(guard: Guard, wallet: str | None = None, agent_id: str | None = None) -> Halted:
-    """Return the signatures that may still land: of all, of the wallet, or of its agent. Raises LedgerError.
+    """Return the signatures that may still land: of all, of the wallet, or of its agent.
 
     What was tampered with hides its own, and nothing else: a halt that holds must not look like one that failed.
     """
@@ -100,7 +100,7 @@ def in_doubt(guard: Guard, wallet: str | None = None, agent_id: str | None = Non
             if signed and len(found) == LISTED_MAX:
                 return Halted(found, more=True)
             found += [execution.tx_signature or ""] if signed else []
-    except LedgerTampered as fault:
+    except LedgerError as fault:
         log.error("what may still land can't be told whole: %s", fault)  # noqa: TRY400 - one line says it
         return Halted(found, more=True)
     return Halted(found)

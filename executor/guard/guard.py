@@ -32,6 +32,7 @@ What entries hold, by kind:
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -39,7 +40,7 @@ from uuid import UUID
 
 from executor.decide import Refused
 from executor.entries import Kind
-from executor.errors import ClockUntrusted, IllegalTransition, LedgerTampered, UnknownWallet
+from executor.errors import ClockUntrusted, IllegalTransition, LedgerError, LedgerTampered, UnknownWallet
 from executor.events import Event, event_of
 from executor.funding import FundingAuthorization, FundingRequest
 from executor.guard import agents, attempts, fires, fundings
@@ -71,6 +72,8 @@ if TYPE_CHECKING:
     from executor.seal import SealKeys
 
 __all__ = ["Guard"]
+
+log = logging.getLogger("executor.guard")
 
 CLAIM_BYTES: Final = 16
 STREAM_EPOCH_BYTES: Final = 8
@@ -199,7 +202,7 @@ class Guard:
         """Stop an agent for its user, who may start it again with a newer permit.
 
         Returns:
-            The transaction signatures that exist and have not ended: these may still land.
+            The transaction signatures that exist and have not ended, if they can be told: these may still land.
 
         Raises:
             IllegalTransition: no permit was ever activated for it, or it is stopped or completed.
@@ -267,20 +270,22 @@ class Guard:
         what the ledger saw last there.
 
         Returns:
-            The transaction signatures of that wallet or agent that exist and have not ended; for everything, none:
-            see `in_doubt`.
+            The transaction signatures of that wallet or agent that exist and have not ended, if they can be told; for
+            everything, none: see `in_doubt`.
 
         Raises:
             ValueError: `why` is empty or longer than 200 characters, or `scope` names no wallet or agent.
             LedgerError: as `Ledger.change`.
 
         """
-
-        def work(transaction: WalletTransaction) -> Sequence[str]:
-            _halt(transaction, scope, by, why)
-            return () if scope.wallet is None else _open_signatures(transaction, scope.agent_id)
-
-        return self.ledger.change(_chain_of(scope), work, create=scope.wallet is not None, urgent=True, any_clock=True)
+        self.ledger.change(
+            _chain_of(scope),
+            lambda transaction: _halt(transaction, scope, by, why),
+            create=scope.wallet is not None,
+            urgent=True,
+            any_clock=True,
+        )
+        return () if scope.wallet is None else self._may_still_land(scope.wallet, scope.agent_id)
 
     def lift(self, scope: Scope, by: Halter) -> bool:
         """Lift the halt that `by` set on exactly `scope`; what expired meanwhile stays so. Tell whether there was one.
@@ -643,11 +648,21 @@ class Guard:
     def _end(self, wallet: str, agent_id: str, kind: Kind, reason: str) -> Sequence[str]:
         event_id = self._new_id()
 
-        def work(transaction: WalletTransaction) -> Sequence[str]:
-            agents.end(transaction, agent_id, kind, reason, event_id)
-            return _open_signatures(transaction, agent_id)
+        self.ledger.change(
+            wallet, lambda transaction: agents.end(transaction, agent_id, kind, reason, event_id), urgent=True
+        )
+        return self._may_still_land(wallet, agent_id)
 
-        return self.ledger.change(wallet, work, urgent=True)
+    def _may_still_land(self, wallet: str, agent_id: str | None) -> Sequence[str]:
+        """Return the transaction signatures of the agent, or of all of the wallet's, that have not ended.
+
+        It is asked once their authority is gone: if they can't be told, that must not undo it, nor look as if it had.
+        """
+        try:
+            return self._look(wallet, lambda view: _open_signatures(view, agent_id), ())
+        except LedgerError as fault:
+            log.error("what of wallet %s may still land can't be told: %s", wallet, fault)  # noqa: TRY400 - it says all
+            return ()
 
     def _tell(self, wallet: str, agent_id: str, kind: Kind, body: dict[str, Any]) -> None:
         event_id = self._new_id()

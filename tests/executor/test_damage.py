@@ -10,7 +10,7 @@ from executor.cli import main
 from executor.errors import LedgerTampered
 from executor.halts import EVERYTHING, Halter, Scope
 from executor.limits import Limits
-from executor.operations import OperationsHere
+from executor.operations import OperationsHere, in_doubt
 from executor.reasons import Reason
 from tests.support import Setup, key, uuid
 
@@ -292,3 +292,22 @@ def test_a_halt_of_everything_is_no_fault_whatever_somebody_tampered_with(setup,
         "may still land: theirs",
         "may still land: more of them, which this doesn't list",
     ]
+
+
+TAKES_AUTHORITY = {
+    "halt": lambda guard, wallet: guard.halt(Scope(wallet), Halter.USER, "a drill"),
+    "stop": lambda guard, wallet: guard.stop(wallet, uuid(1)),
+    "complete": lambda guard, wallet: guard.complete(wallet, uuid(1), "over"),
+}
+
+
+@pytest.mark.parametrize("how", TAKES_AUTHORITY)
+def test_an_open_attempt_that_is_gone_keeps_no_authority_in_force(setup, how):
+    """What may still land can't be told then, and that is all."""
+    damage(setup, ("DELETE FROM entries WHERE attempt = 2",))
+    assert TAKES_AUTHORITY[how](setup.guard, setup.wallet) == ()
+    assert in_doubt(setup.guard, setup.wallet).more
+    setup.reopen()
+    with setup.guard.ledger.view(setup.wallet) as view:
+        newest = view.entry(view.head.seq).entry
+    assert newest.kind == {"halt": "halted", "stop": "stopped", "complete": "completed"}[how]

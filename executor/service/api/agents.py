@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from executor.bounds import Bounds
 from executor.decide import Refused
 from executor.lifecycle import AgentState
-from executor.operations import Halted, in_doubt
+from executor.operations import in_doubt
 from executor.request import Uuid
 from executor.service.api.operation import (
     Answer,
@@ -213,10 +213,10 @@ class _Agents:
             if body and parse(body) != {}:
                 raise Problem(422, "REQUEST_MALFORMED", "with a token, the body must be empty, or `{}`")
             await find_agent(self._guard, wallet, agent_id)
-            stopped = Halted(await self._guard.stop(wallet, agent_id))
+            await self._guard.stop(wallet, agent_id)
         else:
             wallet = await self._stop_as_signed(SignedRevocation.from_json(body), agent_id)
-            stopped = await asyncio.to_thread(in_doubt, self._guard.guard, wallet, agent_id)
+        stopped = await asyncio.to_thread(in_doubt, self._guard.guard, wallet, agent_id)
         agent = await find_agent(self._guard, wallet, agent_id)
         return StoppedAgent(
             agent=AgentAnswer.of(wallet, agent), may_still_land=list(stopped.may_still_land), more=stopped.more

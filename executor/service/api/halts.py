@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from executor.errors import UnknownWallet
-from executor.halts import EVERYTHING, Halter, Scope
-from executor.operations import Halted, in_doubt
+from executor.halts import Halter, Scope
+from executor.operations import in_doubt
 from executor.request import Uuid
 from executor.service.api.agents import find_agent
 from executor.service.api.operation import Answer, Asked, HaltAnswer, Operation, Wallet, Who, read_body
@@ -108,9 +108,8 @@ class _Halts:
         """Set the halt."""
         asked = await read_body(request, HaltAsked)
         scope = await self._scope_of(request, asked)
-        halted = Halted(await self._guard.halt(scope, asked.by, asked.why))
-        if scope == EVERYTHING:
-            halted = await asyncio.to_thread(in_doubt, self._guard.guard)
+        await self._guard.halt(scope, asked.by, asked.why)
+        halted = await asyncio.to_thread(in_doubt, self._guard.guard, scope.wallet, scope.agent_id)
         halts = await self._guard.halts(scope.wallet)
         held = next((each for each in halts if (each.scope, each.by) == (scope, asked.by)), None)
         if held is None:
