@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["INPUT_BYTES_MAX", "canonicalize", "parse"]
 
 INPUT_BYTES_MAX: Final = 16 * 1024
-"""A signed permit takes at most about 4 KiB; white space and escapes may stretch it fourfold, no more."""
+"""A signed permit takes at most some 3 KB; white space and escapes may stretch it fivefold, no more."""
 
 NUMBER_CHARACTERS_MAX: Final = 32
 """Far more than any amount needs; it keeps the conversion of a number from growing with the square of its length."""

@@ -37,7 +37,7 @@ HOUR_MS: Final = 3_600_000
 HOURS: Final = 24
 ENTRIES_AT_ONCE: Final = 500
 ENTRIES_MAX: Final = 5_000
-"""A day's 500 executions of at most four entries each, and 1,000 refusals, and as much again for all else."""
+"""A day's 500 executions of at most three entries each, and 1,000 refusals, and as much again for all else."""
 
 
 class CountRoom(Answer):
