@@ -15,7 +15,7 @@ from executor.value import Value
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["NATIVE_MINT", "Asset", "AssetRegistry", "KnownAssets"]
+__all__ = ["NATIVE_MINT", "Asset", "AssetRegistry", "KnownAssets", "ResolvedAssets"]
 
 NATIVE_MINT: Final = "So11111111111111111111111111111111111111112"
 """Wrapped SOL: its quote prices network fees."""
@@ -56,4 +56,15 @@ class KnownAssets:
 
     def resolve(self, name: str) -> Asset | None:
         """Return the asset called `name`, or None."""
+        return self._by_name.get(name)
+
+
+class ResolvedAssets:
+    """What a registry said of some names, asked once: it is not asked again."""
+
+    def __init__(self, registry: AssetRegistry, names: Iterable[str]) -> None:
+        self._by_name = {name: registry.resolve(name) for name in names}
+
+    def resolve(self, name: str) -> Asset | None:
+        """Return the asset that `name` stood for, or None."""
         return self._by_name.get(name)

@@ -8,11 +8,13 @@ import random
 import signal
 import time
 from decimal import Decimal
+from functools import partial
 from uuid import UUID
 
-from executor.assets import Asset, KnownAssets
+from executor.assets import NATIVE_MINT, Asset, KnownAssets
 from executor.bounds import Bounds
 from executor.guard import Guard
+from executor.guard.prefetch import Prefetched
 from executor.prices.quote import FixedPrices, Quote
 from executor.request import FireRequest
 from executor.seal import SealKeys
@@ -151,6 +153,15 @@ class Setup:
         return self.guard.mark_signed(
             authorization, tx_signature=tx_signature, transaction_bytes=b"signed", last_valid_block_height=100
         )
+
+    def fetched(self):
+        """Return what the price source says now, for work that a test hands to the ledger itself."""
+        by_mint = {mint: self.prices.quotes(mint) for mint in (USDC.mint, JTO.mint, BONK.mint, NATIVE_MINT)}
+        return Prefetched(by_mint, 0.0, is_last=True, monotonic_s=lambda: 0.0)
+
+    def authorizing(self, execution=1):
+        """Return the work that decides on a fire."""
+        return partial(self.guard._authorizing(self.request(execution)), self.fetched())
 
     def request(self, execution=1, *, agent=1, **fields) -> FireRequest:
         """Sell 100 USDC for at least 39.6 JTO (a fair 40), unless `fields` say otherwise."""

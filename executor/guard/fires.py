@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from executor.assets import NATIVE_MINT
 from executor.authorization import Authorization
 from executor.caps import WINDOW_MS, count_unexpired
 from executor.decide import Allowed, Refused, Usage, read_decision, trade_value_micro_usd
@@ -17,7 +16,6 @@ from executor.guard.agents import activation, fired_at_ms, state
 from executor.guard.attempts import claim_hash, is_last, must_wait, require_same, step_to
 from executor.guard.window import Series, used_in_window
 from executor.lifecycle import AgentState, AttemptState
-from executor.prices.quote import Quote
 from executor.reasons import Reason
 
 if TYPE_CHECKING:
@@ -26,8 +24,8 @@ if TYPE_CHECKING:
     from executor.bounds import Bounds
     from executor.decide import Decision
     from executor.fill import Landing
+    from executor.guard.prefetch import Prefetched
     from executor.ledger import SealedEntry, WalletTransaction, WalletView
-    from executor.prices.quote import PriceSource
     from executor.request import FireRequest
 
 __all__ = ["authorize", "explain", "land", "record_signature", "require_genuine"]
@@ -36,12 +34,15 @@ REFUSALS_RECORDED_MAX: Final = 1_000
 """A wallet's refusals beyond this many in 24 hours are only counted: nobody fills the disk with them."""
 
 
-def authorize(transaction: WalletTransaction, request: FireRequest, prices: PriceSource, claim: str) -> Decision:
-    """Decide on `request`, record that, and count it if it is allowed: its holder then proves it by `claim`."""
+def authorize(transaction: WalletTransaction, request: FireRequest, fetched: Prefetched, claim: str) -> Decision:
+    """Decide on `request`, record that, and count it if it is allowed: its holder then proves it by `claim`.
+
+    Raises Lacking before anything is recorded.
+    """
     stored = transaction.execution(request.execution_id)
     if stored:
         return _stored_answer(transaction, stored, request, claim)
-    decided = _decide(transaction, request, prices)
+    decided = _decide(transaction, request, fetched)
     if decided is None:
         return Refused(reason=Reason.AGENT_UNKNOWN)
     evidence, bounds, decision = decided
@@ -67,12 +68,12 @@ def authorize(transaction: WalletTransaction, request: FireRequest, prices: Pric
     return Allowed(value_micro_usd=decision.value_micro_usd, authorization=authorization)
 
 
-def explain(view: WalletView, request: FireRequest, prices: PriceSource) -> Decision:
-    """Return what `authorize` would answer, and write nothing."""
+def explain(view: WalletView, request: FireRequest, fetched: Prefetched) -> Decision:
+    """Return what `authorize` would answer, and write nothing. Raises Lacking."""
     stored = view.execution(request.execution_id)
     if stored:
         return _stored_answer(view, stored, request, claim=None)
-    decided = _decide(view, request, prices)
+    decided = _decide(view, request, fetched)
     return Refused(reason=Reason.AGENT_UNKNOWN) if decided is None else decided[2]
 
 
@@ -80,18 +81,18 @@ def record_signature(
     transaction: WalletTransaction,
     authorization: Authorization,
     sign: Callable[[], dict[str, Any]],
-    prices: PriceSource,
+    fetched: Prefetched,
     alone_since: int | None,
 ) -> Refused | None:
     """Have it signed and record that, if the rules still allow it at this moment; else void the attempt and tell why.
 
-    `sign` returns the entry's body: what it returns again for the same is the same.
+    `sign` returns the entry's body: what it returns again for the same is the same. Raises Lacking before it is called.
     """
     if transaction.again and is_last(transaction, authorization.execution_id, Kind.SIGNED, sign()):
         return None
     decided = step_to(transaction, authorization.execution_id, AttemptState.SIGNED)
     require_genuine(transaction, decided, authorization)
-    refused, evidence = _decide_again(transaction, decided, prices)
+    refused, evidence = _decide_again(transaction, decided, fetched)
     if refused is None and must_wait(transaction, authorization.agent_id, authorization.execution_id, alone_since):
         refused, evidence = Refused(reason=Reason.SESSION_BUSY), {}
     kind = Kind.SIGNED if refused is None else Kind.VOIDED
@@ -132,17 +133,17 @@ def require_genuine(view: WalletView, decided: SealedEntry, authorization: Autho
     require_same(authorization, given)
 
 
-def _decide(view: WalletView, request: FireRequest, prices: PriceSource) -> tuple[Evidence, Bounds, Decision] | None:
+def _decide(view: WalletView, request: FireRequest, fetched: Prefetched) -> tuple[Evidence, Bounds, Decision] | None:
     activated = activation(view, request.agent_id)
     if activated is None:
         return None
     attempt = view.head.attempts + 1
-    evidence = _evidence(view, request, activated, attempt, prices)
+    evidence = _evidence(view, request, activated, attempt, fetched)
     return evidence, activated.bounds, evidence.decide(activated.bounds, view.now_ms)
 
 
 def _decide_again(
-    transaction: WalletTransaction, decided: SealedEntry, prices: PriceSource
+    transaction: WalletTransaction, decided: SealedEntry, fetched: Prefetched
 ) -> tuple[Refused | None, dict[str, Any]]:
     """Hold an authorized attempt against everything once more, at this moment's state, quotes and time.
 
@@ -157,22 +158,18 @@ def _decide_again(
     activated = activation(transaction, request.agent_id)
     if activated is None or entry.attempt is None:
         return Refused(reason=Reason.AGENT_UNKNOWN), {}
-    evidence = _evidence(transaction, request, activated, entry.attempt, prices)
+    evidence = _evidence(transaction, request, activated, entry.attempt, fetched)
     decision = evidence.decide(activated.bounds, transaction.now_ms)
     return decision if isinstance(decision, Refused) else None, {"evidence": evidence.to_json_object()}
 
 
 def _evidence(
-    view: WalletView, request: FireRequest, activated: SealedEntry, attempt: int, prices: PriceSource
+    view: WalletView, request: FireRequest, activated: SealedEntry, attempt: int, fetched: Prefetched
 ) -> Evidence:
     """Gather what the decision on the user's `attempt` needs; one that is authorized already doesn't count itself."""
     bounds, active, limits = activated.bounds, view.head.active, view.limits
     back = attempt - limits.executions_per_24h
-    assets = [asset for asset in (bounds.whitelist.get(request.sell), bounds.whitelist.get(request.buy)) if asset]
-    mints = dict.fromkeys([*[asset.mint for asset in assets], NATIVE_MINT])
-    quotes = tuple([quote for mint in mints for quote in prices.quotes(mint)])
-    if any(type(quote) is not Quote for quote in quotes):  # another class may check less
-        raise TypeError("a price source must give quotes")
+    quotes = fetched.quotes(request, bounds.whitelist)
     window, room_at_ms = None, None
     is_new = attempt > view.head.attempts
     if limits.notional_micro_usd_per_24h is not None:

@@ -1,8 +1,9 @@
 """The guard: it alone lets an execution happen.
 
 Every call is one transaction of the ledger: it locks the user, reads the time, gathers the evidence, asks the pure
-core (`executor.decide`, `executor.activation`, `executor.lifecycle`), and appends what was decided. A refusal is a
-value; a fault is an exception and leaves nothing authorized.
+core (`executor.decide`, `executor.activation`, `executor.lifecycle`), and appends what was decided. Quotes are asked
+for before it, so that the price source runs under no lock (`executor.guard.prefetch`). A refusal is a value; a fault is
+an exception and leaves nothing authorized.
 
 What entries hold, by kind:
 
@@ -35,9 +36,11 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from uuid import UUID
 
+from executor.assets import ResolvedAssets
 from executor.decide import Refused
 from executor.entries import Kind
 from executor.errors import ClockUntrusted, IllegalTransition, LedgerError, LedgerTampered, UnknownWallet
@@ -45,6 +48,7 @@ from executor.events import Event, event_of
 from executor.funding import FundingAuthorization, FundingRequest
 from executor.guard import agents, attempts, fires, fundings
 from executor.guard.headroom import headroom
+from executor.guard.prefetch import Prefetch
 from executor.halts import EVERYTHING, Halt, Halter, Scope
 from executor.ledger import EVERYBODY, Ahead, Ledger
 from executor.lifecycle import AttemptState
@@ -66,6 +70,7 @@ if TYPE_CHECKING:
     from executor.guard.agents import Agent
     from executor.guard.attempts import Execution
     from executor.guard.headroom import Headroom
+    from executor.guard.prefetch import Prefetched
     from executor.ledger import Clock, SealedEntry, WalletTransaction, WalletView
     from executor.limits import Limits
     from executor.prices.quote import PriceSource
@@ -99,7 +104,7 @@ class Guard:
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self.ledger: Final = ledger
-        self._prices = prices
+        self._prefetch = Prefetch(prices)
         self._assets = assets
         self._random_bytes = random_bytes
 
@@ -120,8 +125,8 @@ class Guard:
         Args:
             url: the path of an SQLite file, or a URL, which has `://`: see `Ledger.open`.
             seal_keys: kept outside the database; without them nothing in it can be forged unnoticed.
-            prices: quotes from memory, asked under the user's lock.
-            assets: what the names in permits stand for, asked once at activation.
+            prices: asked before each decision, in the caller's thread and under no lock.
+            assets: what the names in permits stand for, asked once, before each activation, under no lock.
             limits: the caps for everyone, if not what the ledger holds already.
             clock: None is the clock of the database's host; another, returning Unix ms, is believed as it is.
             random_bytes: the operating system's, unless a test or a demo must repeat itself.
@@ -172,12 +177,16 @@ class Guard:
         if isinstance(signed, SignedPermit):
             signed = SignedPermit.from_json_object(signed.to_json_object())  # whatever class it came as
         verified = verify(signed, envelopes=ENVELOPES)
+        assets = ResolvedAssets(self._assets, verified.permit.asset_whitelist)  # somebody else's code: under no lock
         try:
-            return self.ledger.change(verified.wallet, lambda wallet: agents.activate(wallet, verified, self._assets))
+            bounds = self.ledger.change(verified.wallet, lambda wallet: agents.activate(wallet, verified, assets))
         except UnknownWallet:
             return Refused(reason=Reason.SESSION_KEY_NOT_RESERVED)
         except (LedgerTampered, ClockUntrusted) as fault:
             return _refusal_of(fault)
+        if not isinstance(bounds, Refused):
+            self._prefetch.learn(verified.wallet, verified.permit.agent_id, bounds.whitelist)
+        return bounds
 
     def revoke(self, signed: SignedRevocation | bytes) -> bool:
         """Spend a permit's nonce for ever, as its wallet signed; an agent that fires by that permit is stopped.
@@ -389,8 +398,13 @@ class Guard:
             LedgerError: the database failed; nothing is authorized.
 
         """
+        work, ahead = self._authorizing(request), _ahead(request)
+
+        def decide(fetched: Prefetched) -> Decision:
+            return self.ledger.change(request.wallet, partial(work, fetched), ahead=ahead)
+
         try:
-            return self.ledger.change(request.wallet, self._authorizing(request), ahead=_ahead(request))
+            return self._prefetch.decide(request, decide)
         except (UnknownWallet, LedgerTampered, ClockUntrusted) as fault:
             return _refusal_of(fault)
 
@@ -401,16 +415,27 @@ class Guard:
             LedgerError: the database failed. Some may be authorized: ask again with the same executionIds.
 
         """
-        answers = self.ledger.change_many(
-            [(request.wallet, self._authorizing(request), _ahead(request)) for request in requests]
-        )
+        fires = [(request, self._authorizing(request)) for request in requests]
+
+        def decide(numbered: Sequence[tuple[int, Prefetched]]) -> Sequence[Decision | Exception]:
+            asked = ((*fires[number], fetched) for number, fetched in numbered)
+            return self.ledger.change_many(
+                [(request.wallet, partial(work, fetched), _ahead(request)) for request, work, fetched in asked]
+            )
+
+        asked_for = [request for request, _work in fires]
+        answers: Sequence[Decision | Exception] = self._prefetch.decide_many(asked_for, decide)
         return [_refusal_of(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
     def explain(self, request: FireRequest) -> Decision:
         """Return what `authorize` would answer now, by the same code, and write nothing."""
-        try:
+
+        def look(fetched: Prefetched) -> Decision:
             with self.ledger.view(request.wallet) as view:
-                return fires.explain(view, request, self._prices)
+                return fires.explain(view, request, fetched)
+
+        try:
+            return self._prefetch.decide(request, look)
         except (UnknownWallet, LedgerTampered, ClockUntrusted) as fault:
             return _refusal_of(fault)
 
@@ -477,14 +502,18 @@ class Guard:
         be called again, and gives the same again. What it raises undoes all, and leaves the attempt authorized.
         """
 
-        def work(transaction: WalletTransaction) -> Refused | None:
+        def work(fetched: Prefetched, transaction: WalletTransaction) -> Refused | None:
             def sign() -> dict[str, Any]:
                 alone = {} if alone_since is None else {"alone": True}
                 return {**alone, **_signed(*make(transaction), last_valid_block_height)}
 
-            return fires.record_signature(transaction, authorization, sign, self._prices, alone_since)
+            return fires.record_signature(transaction, authorization, sign, fetched, alone_since)
 
-        return self.ledger.change(authorization.wallet, work, ahead=_ahead(authorization))
+        ahead = _ahead(authorization)
+        return self._prefetch.decide(
+            authorization,
+            lambda fetched: self.ledger.change(authorization.wallet, partial(work, fetched), ahead=ahead),
+        )
 
     def head_seq(self, wallet: str) -> int:
         """Return the number of the wallet's newest entry. Raises UnknownWallet, LedgerError as `Ledger.view`."""
@@ -631,12 +660,12 @@ class Guard:
             yield from wallets
             after = wallets[-1]
 
-    def _authorizing(self, request: FireRequest) -> Callable[[WalletTransaction], Decision]:
-        """Return the work that decides on `request`: made again after a lost commit, it holds the same claim."""
+    def _authorizing(self, request: FireRequest) -> Callable[[Prefetched, WalletTransaction], Decision]:
+        """Return the work that decides on `request`: made again for whatever reason, it holds the same claim."""
         if type(request) is not FireRequest:  # a subclass may check less
             raise TypeError("only a FireRequest is authorized")
         claim = self._random_bytes(CLAIM_BYTES).hex()
-        return lambda wallet: fires.authorize(wallet, request, self._prices, claim)
+        return lambda fetched, wallet: fires.authorize(wallet, request, fetched, claim)
 
     def _look(self, wallet: str, look: Callable[[WalletView], T], unknown: U) -> T | U:
         try:

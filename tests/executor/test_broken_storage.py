@@ -23,7 +23,6 @@ from executor.guard import Guard
 from executor.ledger import Ledger, sqlite
 from executor.ledger.pause import pause, pause_ms
 from executor.ledger.statements import Cursor
-from executor.prices.quote import FixedPrices
 from executor.reasons import Reason
 from executor.seal import SealKeys
 from tests import postgres
@@ -155,37 +154,37 @@ def test_a_file_that_was_deleted_authorizes_nothing_and_is_not_made_again(sqlite
 # PostgreSQL
 
 
-class Interrupting(FixedPrices):
-    """Prices during whose look-up, which is in the middle of a fire, something happens: the first `times`."""
+class InterruptingClock:
+    """A clock that is read in the middle of a fire, under the lock, where something happens: the first `left` times."""
 
-    def __init__(self, prices, happens, times):
-        self._by_mint = prices._by_mint
+    def __init__(self, setup, happens):
+        self._setup = setup
         self._happens = happens
-        self._left = times
+        self.left = 0
 
-    def quotes(self, mint):
-        if self._left and mint == USDC.mint:
-            self._left -= 1
+    def __call__(self):
+        if self.left:
+            self.left -= 1
             self._happens()
-        return super().quotes(mint)
+        return self._setup.now_ms
 
 
 def interrupt(setup, happens, *, times=1, pause_after=lambda _tries: None):
     """Open the ledger anew, so that something happens in the middle of its next fires."""
     setup.guard.close()
+    clock = InterruptingClock(setup, happens)
     ledger = Ledger.open(
         setup.path,
         seal_keys=setup.seal_keys,
-        clock=lambda: setup.now_ms,
+        clock=clock,
         random_bytes=setup.random.randbytes,
         pause_after=pause_after,
     )
     setup.guard = Guard(
-        ledger,
-        prices=Interrupting(setup.prices, happens, times),
-        assets=KnownAssets([USDC, JTO, BONK]),
-        random_bytes=setup.random.randbytes,
+        ledger, prices=setup.prices, assets=KnownAssets([USDC, JTO, BONK]), random_bytes=setup.random.randbytes
     )
+    setup.guard.explain(setup.request(99))  # from here on the guard knows which quotes a fire needs
+    clock.left = times
 
 
 def end_all_others(url):
@@ -223,7 +222,7 @@ def test_many_that_wait_for_a_server_wait_together_and_not_one_after_the_other(p
     setup, pauses = postgres_setup, []
     setup.activate()
     interrupt(setup, lambda: end_all_others(setup.path), times=8 + 3, pause_after=pauses.append)
-    asked = [(setup.wallet, setup.guard._authorizing(setup.request(number)), None) for number in range(3)]
+    asked = [(setup.wallet, setup.authorizing(number), None) for number in range(3)]
     outcomes = setup.guard.ledger.change_many(asked)
     assert [type(each) for each in outcomes] == [LedgerError] * 3
     assert pauses == [1, 2, 3, 4, 5, 6, 7]
@@ -378,7 +377,7 @@ def test_a_row_that_storage_itself_refuses_is_tampering_told_in_one_line(setup):
         head = transaction.head
         transaction.head = head._replace(attempts=head.attempts + 1)
 
-    authorizing = setup.guard._authorizing(setup.request(1))
+    authorizing = setup.authorizing(1)
 
     def work(transaction):
         skip_one(transaction)

@@ -150,7 +150,7 @@ def test_what_concerns_everybody_rides_with_fires_that_it_concerns(setup):
     setup.activate()
     guard, ledger = setup.guard, setup.guard.ledger
     waiting = [(EVERYBODY, lambda everybody: everybody.change_limits(Limits(executions_per_24h=1)), None)]
-    waiting += [(setup.wallet, guard._authorizing(setup.request(number)), None) for number in (1, 2)]
+    waiting += [(setup.wallet, setup.authorizing(number), None) for number in (1, 2)]
     assert [reason(each) for each in ledger.change_many(waiting)[1:]] == ["allowed", CAP]
     halting = threading.Thread(target=guard.halt, args=(EVERYTHING, Halter.OPERATOR, "stop"))
     entered, go_on = threading.Event(), threading.Event()

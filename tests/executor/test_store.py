@@ -375,7 +375,7 @@ def test_changes_that_are_made_alone_after_lost_answers_know_it(postgres_setup, 
 
     def signing(number):
         signed = {"txSignature": str(number), "transaction": "00", "lastValidBlockHeight": 1}
-        return lambda wallet: fires.record_signature(wallet, authorized[number], lambda: signed, setup.prices, None)
+        return lambda wallet: fires.record_signature(wallet, authorized[number], lambda: signed, setup.fetched(), None)
 
     for _ in range(setup.guard.ledger._store.attempts_max):
         lost_answer()

@@ -13,7 +13,7 @@ from executor.halts import EVERYTHING, Halter
 from executor.limits import CLOCK_SKEW_MS, Limits
 from executor.prices.quote import FixedPrices
 from executor.reasons import Reason
-from tests.support import HOUR_MS, JTO, USDC, Setup, key, uuid
+from tests.support import BONK, HOUR_MS, JTO, USDC, Setup, key, uuid
 
 DAY_MS = 24 * HOUR_MS
 TRADE_MICRO_USD = 100 * 10**6
@@ -261,34 +261,30 @@ class BrokenFor(FixedPrices):
 
 def test_a_fault_in_one_request_harms_no_other_that_rides_with_it(setup):
     setup.activate(assets=("USDC", "JTO", "BONK"))
-    bonk = setup.guard.agent(setup.wallet, uuid(1)).bounds.whitelist["BONK"].mint
-    setup.guard._prices = BrokenFor(setup.prices, bonk)
+    setup.prices = BrokenFor(setup.prices, BONK.mint)
+    setup.reopen()
     gate, outcomes = threading.Barrier(8), {}
 
     def fire(number):
         request = setup.request(number, **({"sell": "BONK"} if number == 3 else {}))
         gate.wait()
-        try:
-            outcomes[number] = reason(setup.guard.authorize(request))
-        except OSError as fault:
-            outcomes[number] = str(fault)
+        outcomes[number] = reason(setup.guard.authorize(request))
 
     threads = [threading.Thread(target=fire, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert outcomes == {number: "the source is gone" if number == 3 else "allowed" for number in range(8)}
+    assert outcomes == {number: Reason.PRICE_MISSING if number == 3 else "allowed" for number in range(8)}
     assert check_ledger(setup.guard.ledger).findings == ()
 
 
-def test_a_fault_among_many_is_raised_and_the_others_can_be_asked_again(setup):
-    setup.activate()
-    setup.guard._prices = BrokenFor(setup.prices, USDC.mint)
-    with pytest.raises(OSError, match="gone"):
-        setup.guard.authorize_many([setup.request(1)])
-    setup.guard._prices = setup.prices
-    assert reason(setup.guard.authorize(setup.request(1))) == "allowed"
+def test_a_fault_of_the_source_among_many_refuses_only_its_own_fire(setup):
+    setup.activate(assets=("USDC", "JTO", "BONK"))
+    setup.prices = BrokenFor(setup.prices, BONK.mint)
+    setup.reopen()
+    asked = [setup.request(1), setup.request(2, sell="BONK"), setup.request(3)]
+    assert [reason(each) for each in setup.guard.authorize_many(asked)] == ["allowed", Reason.PRICE_MISSING, "allowed"]
 
 
 def test_executions_are_listed_newest_first_page_by_page(setup):
