@@ -127,7 +127,10 @@ SAID: Final = {
         "the wallet sign a new scope.",
     ),
     Reason.ASSETS_IDENTICAL: Said("fire signing", "Sell and buy different mints: two names may stand for one."),
-    Reason.PRICE_MISSING: Said("fire signing", "Let the price source quote the mint, then fire again."),
+    Reason.PRICE_MISSING: Said(
+        "fire signing",
+        "Let the price source quote the mint within a second, without a fault (the log tells it), then fire again.",
+    ),
     Reason.PRICE_STALE: Said(
         "fire signing",
         "Mend the price source: its quotes are flagged stale, older than their `max_age_ms`, or from more than 1 s "

@@ -42,6 +42,9 @@ ASKED_S_MAX: Final = 1.0
 TOGETHER_S_MAX: Final = 0.25
 """Many fires are decided together once asking for them took this long: the first of them mustn't wait for too long."""
 
+TOGETHER_MAX: Final = 512
+"""As many fires are decided together: the last of them mustn't wait for a second either."""
+
 QUOTES_MAX: Final = 64
 """How many quotes of one mint a source may give: every entry keeps them."""
 
@@ -89,9 +92,9 @@ class Prefetched(NamedTuple):
 
         """
         legs = [whitelist.get(request.sell), whitelist.get(request.buy)]
-        mints = _with_fees([asset.mint for asset in legs if asset])
+        mints = _with_fees(*[asset.mint for asset in legs if asset])
         is_recent = self.monotonic_s() - self.asked_at_s <= ASKED_S_MAX
-        if is_recent and all(mint in self.by_mint for mint in mints):
+        if is_recent and self.by_mint.keys() >= set(mints):
             return tuple([quote for mint in mints for quote in self.by_mint[mint]])
         if self.is_last:
             return ()
@@ -131,15 +134,15 @@ class Prefetch:
     ) -> list[T | Exception]:
         """Return what `decide` does for each of `fires`, in their order; it is given their numbers and quotes.
 
-        A mint is asked for once for all that are decided together. Fires whose source is slow are decided apart from
-        the others the second time.
+        A mint is asked for once for all that are decided together: up to `TOGETHER_MAX`. Fires whose source is slow are
+        decided apart from the others the second time.
         """
         answers: dict[int, T | Exception] = {}
         mints = dict(enumerate(map(self._hint, fires)))
         unknown = [(number, self._nothing()) for number, known in mints.items() if known is None]
 
-        def take(numbered: Sequence[tuple[int, Prefetched]]) -> list[int]:
-            """Decide on some, and return the numbers of those that lack something."""
+        def take(numbered: Sequence[tuple[int, Prefetched]]) -> None:
+            """Decide on some, and learn from those that lack something."""
             decided = zip(numbered, decide(numbered) if numbered else (), strict=True)
             for (number, _fetched), answer in decided:
                 if isinstance(answer, Lacking):
@@ -147,7 +150,6 @@ class Prefetch:
                     self.learn(fires[number].wallet, fires[number].agent_id, answer.whitelist)
                 else:
                     answers[number] = answer
-            return [number for number, _fetched in numbered if number not in answers]
 
         take(unknown)
         took_s = dict.fromkeys((number for number in mints if number not in answers), 0.0)
@@ -158,7 +160,7 @@ class Prefetch:
                 began_s = now_s = self._monotonic_s()
                 together: list[tuple[int, Prefetched]] = []
                 asked: dict[str, tuple[float, tuple[Quote, ...]]] = {}
-                while waiting and now_s - began_s <= TOGETHER_S_MAX:
+                while waiting and len(together) < TOGETHER_MAX and now_s - began_s <= TOGETHER_S_MAX:
                     number = waiting.popleft()
                     fetched = self._fetch(mints[number] or (), asked, is_last=asks == ASKS_MAX)
                     together.append((number, fetched))
@@ -183,15 +185,15 @@ class Prefetch:
         Those of an authorization are its own: it is held against the entry that it is from under the lock.
         """
         sell, buy = fire.sell, fire.buy
-        if isinstance(sell, Asset) and isinstance(buy, Asset):
-            return _with_fees([sell.mint, buy.mint])
+        if type(sell) is Asset and type(buy) is Asset:
+            return _with_fees(sell.mint, buy.mint)
         key = (fire.wallet, fire.agent_id)
         with self._lock:
             known = self._mints.pop(key, None)
             if known is None:
                 return None
             self._mints[key] = known
-        return _with_fees([known[name] for name in (sell, buy) if isinstance(name, str) and name in known])
+        return _with_fees(*[known[name] for name in (sell, buy) if type(name) is str and name in known])
 
     def _nothing(self) -> Prefetched:
         return Prefetched({}, 0.0, is_last=False, monotonic_s=self._monotonic_s)
@@ -236,7 +238,7 @@ class Prefetch:
         log.warning("the price source failed for `%s`, of which nothing fires now: %s", mint, fault)
 
 
-def _with_fees(mints: Iterable[str]) -> tuple[str, ...]:
+def _with_fees(*mints: str) -> tuple[str, ...]:
     """Return each of `mints` once, and that in which fees are paid."""
     return tuple(dict.fromkeys((*mints, NATIVE_MINT)))
 

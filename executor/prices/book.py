@@ -1,7 +1,7 @@
 """The latest quote of each asset, out of any number of streams: what a guard's prices come from.
 
-A reader looks at a tuple that is never changed, only replaced: it waits for nobody, which matters since a fire asks
-while it holds the user's lock. Each source's quote only moves forward in time. A stream that is down needs no word of
+A reader looks at a tuple that is never changed, only replaced: it waits for nobody, which matters since every fire
+asks. Each source's quote only moves forward in time. A stream that is down needs no word of
 its own: its quotes get older than their budget (`Quote.max_age_ms`) and count no more.
 
 A tick flagged stale speaks of its asset: from then on no quote of the asset that isn't newer is traded on, whichever

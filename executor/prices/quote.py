@@ -72,10 +72,19 @@ class Quote(Value):
 
 
 class PriceSource(Protocol):
-    """Whoever has quotes at hand. It answers from memory: a fire holds the user's lock meanwhile."""
+    """Whoever has quotes at hand.
+
+    The guard asks it in the thread of the fire, from any number of threads at once, and under no lock: it may take its
+    time and call the guard, at the cost of that fire alone. Quotes count for a second from before the question for the
+    first of a fire's mints; what took longer is asked for once more, and then for nothing.
+    """
 
     def quotes(self, mint: str) -> Sequence[Quote]:
-        """Return what each source says of `mint`, stale ones too; empty if nobody knows it."""
+        """Return what each source says of `mint`, stale ones too; empty if nobody knows it.
+
+        Up to 64, of exactly this class and this mint, each naming its source in up to 200 characters. If one is
+        otherwise, or this raises, nobody quotes `mint` for that fire: PRICE_MISSING, and one line in the log.
+        """
 
 
 class FixedPrices:

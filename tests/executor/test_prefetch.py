@@ -292,10 +292,12 @@ def test_one_mints_slowness_spoils_no_other_fire_of_the_many(slow):
     assert answers == [Reason.PRICE_MISSING if number == 3 else "allowed" for number in range(6)]
 
 
-def test_many_ask_for_each_mint_once(slow):
+def test_many_ask_for_each_mint_once_for_as_many_as_are_decided_together(slow, monkeypatch):
     setup, _clock, _takes, source = slow
-    setup.guard.authorize_many([setup.request(number) for number in range(50)])
-    assert len(source.asked) == len(set(source.asked)) == 3
+    monkeypatch.setattr(prefetch, "TOGETHER_MAX", 20)
+    answers = setup.guard.authorize_many([setup.request(number) for number in range(50)])
+    assert [each.authorization.attempt for each in answers] == list(range(1, 51))
+    assert len(source.asked) == 3 * len(set(source.asked)) == 9
 
 
 def test_signing_asks_anew_and_under_no_lock(setup):
