@@ -136,23 +136,23 @@ def test_it_opens_walks_a_whole_story_and_closes(tmp_path):
 
 
 class Held:
-    """Prices that nobody is told before `released`."""
+    """A clock, asked under the lock, that tells nobody the time before it is `released`."""
 
-    def __init__(self, prices):
-        self._prices = prices
+    def __init__(self, clock):
+        self._clock = clock
         self.asked = threading.Event()
         self.released = threading.Event()
 
-    def quotes(self, mint):
+    def __call__(self):
         self.asked.set()
         assert self.released.wait(60)
-        return self._prices.quotes(mint)
+        return self._clock()
 
 
 def test_a_halt_goes_before_all_fires_that_wait(setup):
-    """Every thread is busy, and a source of prices hangs: what is under way ends, and then nothing fires."""
+    """Every thread is busy, and what is under way takes its time: it ends, and then nothing fires."""
     setup.activate()
-    setup.guard._prices = held = Held(setup.prices)
+    setup.guard.ledger._clock = held = Held(lambda: setup.now_ms)
     waiting = setup.guard.ledger._turns
 
     async def fire_and_halt():
@@ -176,7 +176,7 @@ def test_a_halt_goes_before_all_fires_that_wait(setup):
 def test_a_halt_that_was_cancelled_before_it_began_is_made(sqlite_setup):
     setup = sqlite_setup
     setup.activate()
-    setup.guard._prices = held = Held(setup.prices)
+    setup.guard.ledger._clock = held = Held(lambda: setup.now_ms)
     waiting = setup.guard.ledger._turns
 
     async def cancel():
