@@ -42,12 +42,17 @@ CONNECTIONS_MAX: Final = 16
 CREATE_LOCK: Final = HALTS_LOCK + 1
 
 SHARE_LOCK: Final = Statement(select(func.pg_advisory_xact_lock_shared(bindparam("key", type_=BigInteger))))
+OWN_LOCK: Final = Statement(select(func.pg_advisory_xact_lock(bindparam("key", type_=BigInteger))))
+
+BEGIN_READING: Final = (
+    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY;"
+    "SET LOCAL idle_in_transaction_session_timeout = 0"  # it locks nobody out, and an audit takes its time
+)
+
 POOLER: Final = (
     "`{}` is reached by a pooler that gives each transaction another of its connections (PgBouncer's "
     "pool_mode=transaction): a ledger needs its own, so connect to the server itself, or pool sessions"
 )
-
-OWN_LOCK: Final = Statement(select(func.pg_advisory_xact_lock(bindparam("key", type_=BigInteger))))
 
 PASSING: Final = frozenset({"25P03", "40001", "40P01", "57P01", "57P02", "57P03", "57P05"})
 """Serialization failure, deadlock, a server that shuts down or starts, and one that ended a connection that idled, in
@@ -158,28 +163,24 @@ class PostgresStore:
         finally:
             connection.close()
 
-    def _begin_reading(self) -> PoolProxiedConnection:
+    def _begin_reading(self, *, again: bool = True) -> PoolProxiedConnection:
         """Return a connection in a transaction to read in; one that the server ended while it idled is made anew."""
-        begin = (
-            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY;"
-            "SET LOCAL idle_in_transaction_session_timeout = 0"  # it locks nobody out, and an audit takes its time
-        )
         connection = self.engine.raw_connection()
         try:
-            connection.cursor().execute(begin)
-        except self._dbapi.OperationalError as error:
+            connection.cursor().execute(BEGIN_READING)
+        except BaseException as error:
             connection.invalidate()
-            if not self.is_passing(error):
+            if not (self._reconnect_after(error) and again):
                 raise
-            self.engine.dispose()
-            connection = self.engine.raw_connection()
-            connection.cursor().execute(begin)
+            return self._begin_reading(again=False)
         return connection
 
-    def _reconnect_after(self, error: BaseException) -> None:
-        """Make all connections anew once one is lost: a server that went away took the others along."""
-        if isinstance(error, self._dbapi.OperationalError) and self.is_passing(error):
+    def _reconnect_after(self, error: BaseException) -> bool:
+        """Make all connections anew once one is lost, and tell whether one was: the others went along with it."""
+        lost = isinstance(error, self._dbapi.OperationalError) and self.is_passing(error)
+        if lost:
             self.engine.dispose()
+        return lost
 
     def _begin_session(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         """Make a new connection one that a ledger can use."""

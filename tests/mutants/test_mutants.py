@@ -227,8 +227,8 @@ MUTANTS += [
     ("executor/ledger/postgres.py", "attempts_max: Final = 8", "attempts_max: Final = 9", BROKEN),
     (
         "executor/ledger/postgres.py",
-        "            self.engine.dispose()\n\n    def _begin_session",
-        "            pass\n\n    def _begin_session",
+        "            self.engine.dispose()\n        return lost",
+        "            pass\n        return lost",
         BROKEN,
     ),
     ("executor/ledger/ahead.py", "wallet = its_wallet FOR UPDATE", "wallet = its_wallet", RACES),
