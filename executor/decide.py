@@ -1,7 +1,7 @@
 """The decision whether a fire may happen, now, by this permit, under these limits.
 
-`decide` is a pure function of its evidence. The guard gathers the evidence under the user's lock, decides, and stores
-both, so that anyone can replay the decision later and get the same answer.
+`decide` is a pure function of its evidence. The guard asks for quotes, gathers all other evidence under the user's
+lock, decides, and stores both, so that anyone can replay the decision later and get the same answer.
 
 A refusal is a value. It names the first failing reason in the order of `Reason`, and lists every failing check with
 its limit and what was found, so that nobody has to guess which clause said no.

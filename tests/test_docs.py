@@ -28,7 +28,7 @@ from executor.ledger.schema import metadata
 from executor.limits import CLOCK_SKEW_MS, Limits
 from executor.operations import LISTED_MAX
 from executor.prices import bars, connection, hub, protocol, socket
-from executor.service import fire_socket, rates, server, sign_in, stream, tailer, tickets, tokens
+from executor.service import fences, fire_socket, rates, server, sign_in, stream, tailer, tickets, tokens
 from executor.service.api import agents, executions, wallets
 from executor.signing.policy import Policy
 from executor.traces import load as load_traces
@@ -179,6 +179,7 @@ FIGURES = [
     ("docs/reference/price-stream.md", f"| {', '.join(protocol.INTERVALS_MS)} |".removeprefix("| ")),
     ("docs/reference/rest.md", f"A body is at most {INPUT_BYTES_MAX // 1024} KiB"),
     ("docs/reference/rest.md", f"may hold at most {agents.RESERVED_AGENTS_MAX} that no permit"),
+    ("docs/reference/rest.md", f"over {fences.HEAD_BYTES_MAX // 1024} KiB, or {fences.HEADERS_MAX} headers"),
     ("docs/reference/rest.md", f"`mayStillLand` has at most {LISTED_MAX:,}"),
     (
         "docs/reference/rest.md",
@@ -209,6 +210,15 @@ def test_figures_in_words_hold():
     assert agentexchange.QUIET_S_MAX == 40.0  # agentexchange: forty seconds
     assert protocol.CHANGES_AT_ONCE == 4  # price-stream: four times its cap
     assert fire_socket.LISTED_MAX == 100  # the operator's socket: the first hundred
+
+
+def test_the_page_of_rest_has_every_code_of_the_services_problems():
+    sources = (path.read_text() for path in (ROOT / "executor" / "service").rglob("*.py"))
+    raised = {each for source in sources for each in re.findall(r'Problem\(\s*(\d+, "[A-Z_]+")', source)}
+    rows = re.findall(r"^\| (\d{3}) \| (.*) \|$", (ROOT / "docs/reference/rest.md").read_text(), re.MULTILINE)
+    said = {f'{status}, "{code}"' for status, row in rows for code in re.findall("`([A-Z_]+)`", row)}
+    assert len(raised) > 20
+    assert raised - said == set()
 
 
 def test_a_ledger_of_hardware_takes_as_many_assets_as_its_page_says():

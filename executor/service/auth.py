@@ -8,7 +8,7 @@ request holds: nothing falls back to a weaker word.
 | token (JWT) | `Authorization: Bearer` | everything of its wallet |
 | ticket | `?ticket=`, once, within a minute | its wallet's stream |
 | wallet's address | `?walletAddress=`, where the operator lets it | that wallet's stream |
-| operator's token | `Authorization: Bearer` | the operator's halts, and health |
+| operator's token | `Authorization: Bearer` | the operator's halts, and `/metrics` |
 """
 
 from __future__ import annotations
