@@ -238,8 +238,8 @@ def test_a_stream_that_was_closed_says_so():
 
 
 def test_the_pages_example_runs():
-    """As it stands there, but for the address."""
-    (example,) = re.findall(
+    """The one that follows a hub, as it stands there, but for the address."""
+    example, _source_of_ones_own = re.findall(
         r"^```python\n(.*?)^```", (DOCS / "how-to" / "follow-prices.md").read_text(), re.DOTALL | re.MULTILINE
     )
     with TestHub() as hub:
