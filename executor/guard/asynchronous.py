@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+from executor.errors import LedgerError
 from executor.guard.guard import Guard
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class AsyncGuard:
 
     async def close(self) -> None:
         """Wait for the calls under way, and close the ledger."""
-        for threads in (self._urgent_threads, self._threads):
+        for threads in (self._threads, self._urgent_threads):  # a halt is taken for as long as anything may fire
             await asyncio.to_thread(threads.shutdown)
         await asyncio.to_thread(self.guard.close)
 
@@ -299,4 +300,8 @@ class AsyncGuard:
     async def _in_thread(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         self.guard.ledger.require_usable()  # in a fork the threads are not there, and nobody would ever answer
         # Shielded: a call that waits for its thread would else be taken back, and nobody would be told.
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(threads, call))
+        try:
+            made = asyncio.get_running_loop().run_in_executor(threads, call)
+        except RuntimeError:  # the threads take nothing more
+            raise LedgerError("the guard was closed") from None
+        return await asyncio.shield(made)

@@ -7,6 +7,8 @@ version makes in an empty place, word by word.
 
 from __future__ import annotations
 
+import re
+import secrets
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -25,9 +27,6 @@ __all__ = ["differences", "require_as_made"]
 NAMED_MAX: Final = 5
 
 TABLES: Final = sorted(metadata.tables)
-EMPTY: Final = "holdfire_as_made"
-"""The schema that PostgreSQL defines all of it in anew, and rolls back."""
-
 _made_by_postgresql: Final[dict[int, Mapping[str, str]]] = {}
 """By the server's version: its words may differ. The same for every database."""
 
@@ -50,7 +49,8 @@ def differences(connection: Connection, program: Callable[[Connection], None]) -
         version = connection.scalar(text("SELECT current_setting('server_version_num')::int"))
         if version not in _made_by_postgresql:
             _made_by_postgresql[version] = _make_in_postgresql(connection, program)
-        found, made = _of_postgresql(connection, schema), _made_by_postgresql[version]
+        found = _of_postgresql(connection, schema)
+        made = {what: _unqualified(words, schema) for what, words in _made_by_postgresql[version].items()}
     return [what for what in sorted(found.keys() | made.keys()) if found.get(what) != made.get(what)]
 
 
@@ -81,22 +81,33 @@ def _plain(sql: str) -> str:
 
 
 def _make_in_postgresql(connection: Connection, program: Callable[[Connection], None]) -> Mapping[str, str]:
+    empty = f"holdfire_as_made_{secrets.token_hex(8)}"
     with connection.begin_nested() as undone:
-        connection.exec_driver_sql(f"CREATE SCHEMA {EMPTY}")
-        connection.exec_driver_sql(f"SET LOCAL search_path = {EMPTY}, pg_temp")
+        connection.exec_driver_sql(f"CREATE SCHEMA {empty}")
+        connection.exec_driver_sql(f"SET LOCAL search_path = {empty}, pg_temp")
         metadata.create_all(connection, checkfirst=False)
         program(connection)
-        made = _of_postgresql(connection, EMPTY)
+        made = _of_postgresql(connection, empty)
         undone.rollback()
     return made
 
 
 def _of_postgresql(connection: Connection, schema: str) -> Mapping[str, str]:
-    """Return what PostgreSQL says of our tables and of all that hangs on them, by what it is."""
-    quoted = connection.scalar(text("SELECT quote_ident(:schema)"), {"schema": schema})
+    """Return what PostgreSQL says of our tables and of all that hangs on them, by what it is.
+
+    Nothing of the schema's own is asked for that: a function or operator there could say what it likes. The transaction
+    finds nothing else from then on, either.
+    """
+    connection.exec_driver_sql("SET LOCAL search_path = pg_catalog, pg_temp")
     asked = {"schema": schema, "tables": TABLES, "functions": FUNCTIONS}
     rows = connection.execute(text(CATALOG), asked).all()
-    return {what: definition.replace(f"{quoted}.", "") for what, definition in rows}
+    return {what: _unqualified(definition, schema) for what, definition in rows}
+
+
+def _unqualified(definition: str, schema: str) -> str:
+    """Return a definition without the schema's name, quoted or not, wherever it stands before a dot."""
+    names = f'(?:{re.escape(schema)}|"{re.escape(schema.replace(chr(34), chr(34) * 2))}")'
+    return re.sub(rf'(?<![\w"]){names}\.', "", definition)
 
 
 FUNCTIONS: Final = ["attempts_keep_the_cap", "entries_are_only_appended", "lock_and_read"]

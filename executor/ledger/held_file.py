@@ -3,14 +3,20 @@
 A lock file beside it keeps a second process out, and tells it who is in. That follows the path; so the file itself is
 locked too, and one that has a second path is refused: SQLite keeps what was committed last beside the path that it was
 opened by, and by another that is missing.
+
+INVARIANT: no descriptor of the file is closed while the process may have SQLite open on it: POSIX drops all locks of a
+process on a file with any descriptor of it, SQLite's too. What is let go is unlocked, and kept for the next time.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
 import sys
+from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from weakref import WeakSet
@@ -22,6 +28,9 @@ __all__ = ["HeldFile", "require_one_path"]
 MOUNTS: Final = Path("/proc/self/mountinfo")
 MOUNT_POINT: Final = 4
 """The place of the mount point in a line of MOUNTS: proc_pid_mountinfo(5), which escapes white space in octal."""
+
+KEPT_MAX: Final = 64
+"""Files that were let go and whose descriptors are kept; of one that was let go so long ago, SQLite has none open."""
 
 _octal = re.compile(rb"\\([0-7]{3})")
 
@@ -38,14 +47,14 @@ class HeldFile:
 
         """
         self._path: Final = path
-        self._descriptors = [_lock_beside(path)]
+        self._file: int | None = None
+        self._lock: int | None = _lock_beside(path)
         try:
-            file = _open(path)
-            self._descriptors.append(file)
-            self._watched = [(path, os.fstat(file))]
+            self._file = _open_kept(path)
+            self._watched = [(path, os.fstat(self._file))]
             require_one_path(path)
             if sys.platform == "linux":  # elsewhere this lock and SQLite's own would keep each other out
-                _lock(file, path, "a process that came by another path, or whose lock file was deleted")
+                _lock(self._file, path, "a process that came by another path, or whose lock file was deleted")
         except BaseException:
             self.let_go()
             raise
@@ -53,8 +62,21 @@ class HeldFile:
 
     def let_go(self) -> None:
         """Let other processes in."""
-        while self._descriptors:
-            os.close(self._descriptors.pop())  # the lock file's last: it says who holds the file
+        if self._file is not None:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+            _keep(self._file)
+        self._close_lock()
+
+    def let_go_in_child(self) -> None:
+        """Hold nothing in a fork, whose descriptors are its parent's: to unlock them would unlock the parent's."""
+        if self._file is not None:
+            os.close(self._file)
+        self._close_lock()
+
+    def _close_lock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)  # last: its file says who holds the other
+        self._file = self._lock = None
 
     def watch(self, beside: Path) -> None:
         """Have a file beside this one in its place, too, from now on."""
@@ -65,7 +87,7 @@ class HeldFile:
 
         SQLite would go on writing to what nobody finds.
         """
-        if not self._descriptors:
+        if self._file is None:
             raise LedgerError(f"`{self._path}` was closed")
         for path, status in self._watched:
             try:
@@ -124,6 +146,25 @@ def _open(path: Path) -> int:
         raise LedgerError(f"`{path}` can't be written: {error.strerror}") from None
 
 
+def _open_kept(path: Path) -> int:
+    """Return a descriptor of the file at `path`: one that was kept, or a new one."""
+    with suppress(OSError):
+        found = path.stat()
+        for kept in _kept:
+            if os.path.samestat(os.fstat(kept), found):
+                if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+                    raise LedgerError(f"`{path}` can't be written: {os.strerror(errno.EACCES)}")
+                _kept.remove(kept)
+                return kept
+    return _open(path)
+
+
+def _keep(descriptor: int) -> None:
+    _kept.append(descriptor)
+    if len(_kept) > KEPT_MAX:
+        os.close(_kept.popleft())
+
+
 def _lock(descriptor: int, path: Path, holder: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,8 +177,12 @@ def _lock(descriptor: int, path: Path, holder: str) -> None:
 def _let_go_in_child() -> None:
     """Hold nothing in a fork: else one that outlives its parent would keep the parent's successor out."""
     for held in _held:
-        held.let_go()
+        held.let_go_in_child()
+    while _kept:
+        os.close(_kept.pop())
 
 
 _held: Final[WeakSet[HeldFile]] = WeakSet()
+_kept: Final[deque[int]] = deque()
+"""Descriptors of files that were let go, the oldest first."""
 os.register_at_fork(after_in_child=_let_go_in_child)

@@ -246,8 +246,8 @@ class Ledger:
         if self._store.read_only:
             raise LedgerError("the ledger was opened read-only")
         turns = self._turns
-        turns.enter(changes)
         try:
+            turns.enter(changes)
             for change in changes:
                 while taken := turns.take(change):
                     try:

@@ -6,7 +6,10 @@ import sqlite3
 import threading
 from types import SimpleNamespace
 
+import pytest
+
 from executor.audit import check_ledger
+from executor.errors import LedgerError
 from executor.guard import AsyncGuard, Guard
 from executor.guard.asynchronous import URGENT_THREADS
 from executor.halts import EVERYTHING, Halter, Scope
@@ -198,3 +201,32 @@ def test_a_halt_that_was_cancelled_before_it_began_is_made(sqlite_setup):
     asyncio.run(cancel())
     setup.guard = setup.open()
     assert [halt.why for halt in setup.guard.halts()] == ["a drill"]
+
+
+def test_a_halt_is_taken_while_the_guard_closes(sqlite_setup):
+    """For as long as a fire that waits may be allowed; after that, it is told that the guard was closed."""
+    setup = sqlite_setup
+    setup.activate()
+    setup.guard.ledger._clock = held = Held(lambda: setup.now_ms)
+    waiting = setup.guard.ledger._turns
+
+    async def close_and_halt():
+        guard = AsyncGuard(setup.guard)
+        fires = [asyncio.create_task(guard.authorize(setup.request(number))) for number in range(40)]
+        await asyncio.to_thread(held.asked.wait, 60)
+        await asyncio.to_thread(until, lambda: len(waiting) == 39)
+        closing = asyncio.create_task(guard.close())
+        await asyncio.to_thread(until, lambda: guard._threads._shutdown)
+        halt = asyncio.create_task(guard.halt(EVERYTHING, Halter.OPERATOR, "a drill"))
+        await asyncio.to_thread(until, lambda: len(waiting) == 40)
+        held.released.set()
+        assert await halt == ()
+        outcomes = await asyncio.gather(*fires)
+        await closing
+        with pytest.raises(LedgerError, match="was closed"):
+            await guard.halts()
+        return [each.outcome for each in outcomes]
+
+    assert asyncio.run(close_and_halt()).count("allowed") == 1
+    setup.guard = setup.open()
+    assert len(setup.guard.halts()) == 1

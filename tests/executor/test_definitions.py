@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, make_url
 
 from executor.audit import check_ledger
 from executor.errors import LedgerTampered
@@ -103,3 +103,39 @@ def test_the_audit_names_what_was_changed_since_it_was_opened(setup):
         assert check_ledger(ledger).findings == (
             "the database isn't defined as this version defines it: index nonce_spent_once on entries",
         )
+
+
+def test_no_function_of_the_schemas_own_speaks_for_the_catalog(postgres_setup):
+    """A better fit of types comes before PostgreSQL's own, wherever the schema is searched."""
+    setup = postgres_setup
+    setup.activate()
+    setup.guard.close()
+    change(setup, POSTGRESQL["trigger swallow on heads"])
+    engine = create_engine(setup.path)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            'CREATE FUNCTION concat_ws(text, text, "char") RETURNS text LANGUAGE sql AS $$ SELECT NULL::text $$'
+        )
+    engine.dispose()
+    with pytest.raises(LedgerTampered, match="trigger swallow on heads"):
+        setup.open()
+
+
+@pytest.mark.parametrize("schema", ["new", "w", 'an "odd" one'])
+def test_a_schema_may_be_called_anything(postgres_setup, schema):
+    setup = postgres_setup
+    setup.guard.close()
+    quoted = schema.replace('"', '""')
+    change(setup, f'CREATE SCHEMA "{quoted}"')
+    url = make_url(setup.path)
+    change(setup, f'ALTER DATABASE "{url.database}" SET search_path = "{quoted}"')
+    try:
+        setup.guard = setup.open()
+        setup.activate()
+        assert setup.guard.authorize(setup.request(1)).outcome == "allowed"
+        setup.reopen()
+        assert check_ledger(setup.guard.ledger).findings == ()
+    finally:
+        setup.guard.close()
+        change(setup, f'ALTER DATABASE "{url.database}" RESET ALL')
+        change(setup, f'DROP SCHEMA "{quoted}" CASCADE')

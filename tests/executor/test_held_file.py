@@ -157,3 +157,28 @@ def test_a_log_that_is_taken_away_while_the_ledger_is_open_is_noticed(sqlite_set
     setup.reopen()  # at its end SQLite writes back what it has in hand
     assert setup.guard.headroom(setup.wallet).executions.used == 1
     assert check_ledger(setup.guard.ledger).findings == ()
+
+
+READ = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM entries').fetchone()"
+
+
+@pytest.mark.parametrize("how", ["reopened", "refused"])
+def test_no_close_takes_the_locks_of_others_in_the_process_away(sqlite_setup, how):
+    """POSIX drops them with any descriptor of the file; then whoever reads it last takes the log away."""
+    setup = sqlite_setup
+    setup.activate()
+    with Ledger.open(setup.path, seal_keys=setup.seal_keys, read_only=True) as reader:
+        assert reader.wallets() == [setup.wallet]
+        if how == "reopened":
+            setup.reopen()
+        else:
+            setup.path.with_name("ledger.db.lock").unlink()
+            with pytest.raises(LedgerInUse):
+                setup.open()
+        for execution in range(3):
+            assert setup.guard.authorize(setup.request(execution)).outcome == "allowed"
+            command = [sys.executable, "-c", READ, str(setup.path)]
+            subprocess.run(command, timeout=60, check=True)
+            assert setup.path.with_name("ledger.db-wal").exists()
+        setup.guard.halt(EVERYTHING, Halter.OPERATOR, "a drill")
+    assert check_ledger(setup.guard.ledger).findings == ()
